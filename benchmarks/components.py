@@ -1,0 +1,97 @@
+"""What each part of the method is worth on drawn scenes: the rows of the paper's Table 1, several seeds each.
+
+    python benchmarks/components.py                       a glance: a few steps of every row, nothing is written
+    python benchmarks/components.py --steps 1400 --seeds 0 1 2 --out runs/components --write docs/components.md
+
+A row and seed that has its result in --out is not run again, so seeds may also run side by side first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+from unicscale import demo, scenes
+from unicscale.recipe import load
+from unicscale.train import train
+
+# each row adds one line to the one before, as the ablation recipes do
+BASIC = ["projector={kind: mlp, shared: true}", "standardize.kind=none", "loss.balance={kind: none}"]
+ROWS = {
+    "basic": BASIC,
+    "+ standardisation": [BASIC[0], BASIC[2]],
+    "+ dedicated projectors": ["projector={kind: mlp}", BASIC[2]],
+    "+ ladder": [BASIC[2]],
+    "+ teacher dropping": [],
+}
+STUDENT = "student"
+
+
+def main() -> None:
+    """Run what is missing, then print (and write) the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=12, help="of the first stage; the second is a sixth of it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, help="where runs and results go; a temporary folder if left out")
+    parser.add_argument("--write", type=Path, help="a Markdown file for the table")
+    given = parser.parse_args()
+    sizes = demo.Sizes(bank=2048) if given.out else demo.Sizes(256, 256, 128, probe_steps=4)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = given.out or Path(temporary)
+        results = [one(out, row, seed, given.steps, sizes) for seed in given.seeds for row in ("teachers", *ROWS)]
+    page = table(results, given.steps, sizes)
+    print(page)
+    if given.write:
+        given.write.write_text(page)
+
+
+def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
+    """Scores of one row and seed (or of the teachers on that seed's scenes), from the file if it is there."""
+    name = "".join(letter for letter in row if letter.isalpha())
+    file = out / f"seed-{seed}" / f"{name}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    images = out / f"seed-{seed}" / "scenes"
+    scenes.write(images, sizes.train, seed=seed)
+    stages = [f"stages.0.steps={steps}", f"stages.1.steps={max(steps // 6, 1)}"]
+    place = [f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
+    recipe = load(demo.RECIPE, [*place, *stages, *ROWS.get(row, [])])
+    with demo.small_steps():
+        models = {STUDENT: demo.student_of(train(recipe))} if row in ROWS else demo.teachers_of(recipe)
+    result = {"row": row, "seed": seed, "steps": steps, "scores": demo.evaluate(models, seed, sizes)}
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def table(results: list[dict], steps: int, sizes: demo.Sizes) -> str:
+    """Markdown: mean ± standard deviation over the seeds."""
+    seeds = len({result["seed"] for result in results})
+    scores: dict[str, list[demo.Scores]] = {}
+    for result in results:
+        for model, found in result["scores"].items():
+            scores.setdefault(result["row"] if model == STUDENT else f"teacher {model}", []).append(found)
+    lines = [
+        "# What each part is worth on drawn scenes",
+        "",
+        f"Synthetic scenes, {seeds} seeds (other scenes, other initial student), mean ± standard deviation over seeds; "
+        f"{steps} steps at 48 px and {max(steps // 6, 1)} at 64 px, 64 images a step, {sizes.train:,} scenes; the same "
+        "teachers throughout. Made by `benchmarks/components.py`; every row adds one part to the row before.",
+        "",
+        "| | " + " | ".join(axis.name for axis in demo.AXES) + " |",
+        "|---|" + "---|" * len(demo.AXES),
+    ]
+    for row, found in scores.items():
+        cells = []
+        for axis in demo.AXES:
+            values = [one[axis.name] for one in found]
+            spread = f" ± {axis.form.format(statistics.stdev(values))}" if len(values) > 1 else ""
+            cells.append(axis.form.format(statistics.mean(values)) + spread)
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Evaluation at the paper's sizes: k-NN, logistic regression, feature extraction beside the bare forward.
+
+    python benchmarks/evaluate.py knn        1.28 M x 1024 features against --queries queries, memory measured
+    python benchmarks/evaluate.py logistic   50 k x 768, 100 classes, one C (L-BFGS) and one (lr, wd) (SGD)
+    python benchmarks/evaluate.py extract    a ViT-B/16 on JPEGs of 500 x 375, and the same forward on pixels in memory
+
+Each prints one line and, with --out, adds it to a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unicscale.data.loader import open_eval
+from unicscale.evaluate import store
+from unicscale.evaluate.extract import extract
+from unicscale.evaluate.knn import knn_predict
+from unicscale.evaluate.linear import accuracy, lbfgs, sgd
+from unicscale.recipe.sections import Student as StudentSection
+from unicscale.student import Student
+from unicscale.vit import build_trunk
+from unicscale.world import World
+
+BANK, WIDTH, CLASSES = 1_281_167, 1024, 1000
+
+
+def knn(given: argparse.Namespace) -> dict[str, Any]:
+    """The bank lies on disk in fp16, as the cache keeps it; random features, so every query is as hard as any other."""
+    with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
+        path = Path(folder) / "bank.safetensors"
+        plan = {"summary": ((given.bank, WIDTH), torch.float16)}
+        store.create(path, plan, {})
+        filling = store.Filling(path, plan)
+        generator = torch.Generator().manual_seed(0)
+        block = torch.randn(65_536, WIDTH, generator=generator).half()
+        for turn, first in enumerate(range(0, given.bank, len(block))):  # turned, a row is another random row
+            filling.put(first, {"summary": block[: given.bank - first].roll(turn, dims=1)})
+        filling.close()
+        bank = store.read(path)["summary"]
+        labels = torch.randint(CLASSES, (given.bank,), generator=generator)
+        queries = torch.randn(given.queries, WIDTH, generator=generator)
+        start, busy = time.perf_counter(), time.process_time()
+        knn_predict(bank, labels, queries, ks=(10, 20, 100, 200), classes=CLASSES, device=given.device)
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    return {
+        "bank": [given.bank, WIDTH],
+        "queries": given.queries,
+        "queries/s": given.queries / seconds,
+        "queries per CPU second": given.queries / busy,
+        "GFLOP per CPU second": 2e-9 * given.bank * WIDTH * given.queries / busy,
+        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def logistic(given: argparse.Namespace) -> dict[str, Any]:
+    """Overlapping classes, as features of frozen models are."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(100, (60_000,), generator=generator)
+    features = torch.randn(100, 768, generator=generator)[labels] + 6 * torch.randn(60_000, 768, generator=generator)
+    train, test = features[:50_000], features[50_000:]
+    found: dict[str, Any] = {"train": [50_000, 768], "classes": 100}
+    start, busy = time.perf_counter(), time.process_time()
+    fitted = lbfgs(train, labels[:50_000], 1.0)
+    found |= {"L-BFGS, C = 1, seconds": time.perf_counter() - start, "L-BFGS CPU": time.process_time() - busy}
+    found["L-BFGS accuracy"] = accuracy(fitted.predict(test), labels[50_000:])
+    normal = torch.nn.functional.normalize(train, dim=1).to(given.device)
+    start, busy = time.perf_counter(), time.process_time()
+    one = sgd(normal, labels[:50_000], [(10.0, 1e-6)], classes=100)[0]
+    found |= {"SGD, 100 epochs, seconds": time.perf_counter() - start, "SGD CPU": time.process_time() - busy}
+    found["SGD accuracy"] = accuracy(one.predict(torch.nn.functional.normalize(test, dim=1)), labels[50_000:])
+    return found
+
+
+def extraction(given: argparse.Namespace) -> dict[str, Any]:
+    """ABBA: bare forward, extraction, extraction, bare forward."""
+    trunk = build_trunk(StudentSection(arch="vit_base"), 224)
+    student = Student(trunk).to_empty(device="cpu")
+    student.load_state_dict({n: student.initial(n, tuple(p.shape), 0) for n, p in student.named_parameters()})
+    student.eval().to(given.device)
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(0)
+        (Path(folder) / "images").mkdir()
+        for number in range(given.images):
+            small = generator.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+            Image.fromarray(small).resize((500, 375), Image.Resampling.BICUBIC).save(f"{folder}/images/{number}.jpg")
+        images = open_eval(f"{folder}/images", size=224, batch=given.batch, device=given.device)
+        held = [pixels for pixels, _, _ in images]
+
+        def bare() -> None:
+            with torch.inference_mode():
+                for pixels in held:
+                    student(pixels).features.summary.sum().item()
+
+        def whole() -> None:
+            world = World(device=torch.device(given.device))
+            out = Path(folder) / "f.safetensors"
+            extract(lambda pixels: student(pixels).features, images, out, dtype=torch.float32, world=world)
+
+        bare()
+        times: dict[Callable, list[tuple[float, float]]] = {bare: [], whole: []}
+        for one in (bare, whole, whole, bare) * given.rounds:
+            start, busy = time.perf_counter(), time.process_time()
+            one()
+            times[one].append((time.perf_counter() - start, time.process_time() - busy))
+    clocks = {"": 0, " of CPU time": 1}  # where others use the machine too, only the second says something
+    found: dict[str, Any] = {"images": given.images}
+    for name, clock in clocks.items():
+        alone, together = (statistics.median(t[clock] for t in times[one]) for one in (bare, whole))
+        found |= {f"bare images/s{name}": given.images / alone, f"extraction images/s{name}": given.images / together}
+        found[f"share{name}"] = alone / together
+    return found
+
+
+ROWS = {"knn": knn, "logistic": logistic, "extract": extraction}
+
+
+def main() -> None:
+    """Measure one row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--bank", type=int, default=BANK)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scratch", default=None, help="where 2.6 GB of random features may lie for a while")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    found = {k: round(v, 3) if isinstance(v, float) else v for k, v in ROWS[given.row](given).items()}
+    machine = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or platform.machine()
+    found = {"row": given.row, "machine": f"{machine}, {torch.get_num_threads()} threads", **found}
+    print(json.dumps(found))
+    if given.out:
+        rows = json.loads(given.out.read_text()) if given.out.exists() else []
+        given.out.write_text(json.dumps([*(r for r in rows if r["row"] != given.row), found], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Front doors to a cluster and to this machine; installed as `unicscale_launch`."""

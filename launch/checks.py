@@ -1,0 +1,113 @@
+"""What would fail on the cluster fails here, before anything waits in a queue."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from unicscale.errors import CheckpointError, DataError, RecipeError
+from unicscale.launches import refuse_early
+from unicscale.lock import slurm_state
+from unicscale.recipe import Recipe, dump
+from unicscale.recipe.sections import Launch, Source
+from unicscale.runs import RunFolder, facts_of
+
+SECRET = re.compile(r"(API_?KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL)", re.IGNORECASE)
+
+
+def check(recipe: Recipe, launch: Launch, *, paths: bool = True) -> list[str]:
+    """Raise the first thing that cannot work; return what was found good, for people to read."""
+    refuse_secrets(recipe, launch)
+    split(recipe, launch)
+    folder(recipe)
+    if paths:
+        data(recipe)
+        teachers(recipe)
+    return [
+        *memory(recipe, launch),
+        f"{launch.ranks} ranks, {recipe.data.images_per_step // launch.ranks} images each per step",
+    ]
+
+
+def refuse_secrets(recipe: Recipe, launch: Launch) -> None:
+    """Recipes and sbatch files are copied, logged and mailed; keys stay in the environment, which Slurm passes on."""
+    written = dump(recipe) + dump(recipe.model_copy(update={"launch": launch}))
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= 8 and value in written:
+            raise RecipeError(
+                f"the value of ${name} stands in the recipe or the launch options, and would be written to files.\n"
+                f"  Leave it in the environment: jobs inherit it."
+            )
+
+
+def split(recipe: Recipe, launch: Launch) -> None:
+    """images_per_step over all ranks, and the micro-batch over a rank's share."""
+    share, rest = divmod(recipe.data.images_per_step, launch.ranks)
+    where = f"{launch.nodes} node{'s' * (launch.nodes > 1)} × {launch.tasks} ranks"
+    if rest or not share:
+        raise RecipeError(
+            f"'data.images_per_step' is {recipe.data.images_per_step}, which {where} cannot share evenly."
+        )
+    micro = recipe.data.micro_batch
+    if micro and share % micro:
+        raise RecipeError(
+            f"'data.micro_batch' is {micro}, which does not divide the {share} images a rank has ({where})."
+        )
+
+
+def data(recipe: Recipe) -> None:
+    """Every path the recipe names can be read from here."""
+    named = [*recipe.data.train, *recipe.data.val, *([recipe.evaluate.data] if recipe.evaluate.data else [])]
+    if recipe.dry_run is not None:
+        return  # synthetic pixels
+    for source in named:
+        path = source.path if isinstance(source, Source) else source
+        if not os.access(path, os.R_OK):
+            there = "cannot be read" if os.path.exists(path) else "does not exist"
+            raise DataError(
+                f"{path} {there} here. Compute nodes usually see what the login node sees;\n"
+                f"  if this path lives on the nodes alone, say so with --skip-checks."
+            )
+
+
+def teachers(recipe: Recipe) -> None:
+    """Plug-ins import, their options hold, their weights lie where the job will look for them."""
+    from unicscale import cache
+    from unicscale.teacher import find, options_of
+
+    for name, section in recipe.teachers.items():
+        plugin = find(name, section)
+        options = options_of(plugin, name, section.options)
+        if section.weights != "random":
+            spec = plugin.spec(options)
+            cache.require(cache.wanted(section.weights, spec.weights, plugin.bundled(options), name), name)
+
+
+def memory(recipe: Recipe, launch: Launch) -> list[str]:
+    """The plan's largest stage fits the devices; a CPU job is not judged."""
+    if launch.gpus_per_node == 0:
+        return []
+    from unicscale.cost import costs, cure
+
+    found = costs(recipe, launch.ranks, launch.gpu_gib)
+    largest = max(sum(stage.memory.values()) for stage in found.stages) / 2**30
+    if largest > launch.gpu_gib:
+        raise RecipeError(
+            f"a rank needs {largest:.1f} GiB by plan, and 'launch.gpu_gib' is {launch.gpu_gib:g}: {cure(recipe)}\n"
+            f"  `unicscale plan RECIPE --gpus {launch.ranks} --memory {launch.gpu_gib:g}` shows what takes the room."
+        )
+    return [f"{largest:.1f} of {launch.gpu_gib:g} GiB per rank by plan, {found.hours:,.0f} GPU-hours"]
+
+
+def folder(recipe: Recipe) -> None:
+    """The run folder is ours, writable, free, and no job of it waits in the queue."""
+    refuse_early(recipe, main=True)
+    run = RunFolder(Path(recipe.out))
+    job = facts_of(run).get("queued")
+    state = slurm_state(job) if job else None
+    if state in ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED"):
+        raise CheckpointError(
+            f"{run.root} already has job {job}, {state.lower()}.\n"
+            f"  Wait, or end it with `unicscale stop {run.root}`, or choose another folder with out=FOLDER."
+        )

@@ -1,0 +1,53 @@
+"""What the front doors run, once per rank: training from a resolved recipe, into the rank's own log."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from unicscale import rendezvous, stop
+from unicscale.errors import UserError
+from unicscale.launches import refuse_early
+from unicscale.recipe import load
+from unicscale.runs import RunFolder
+
+
+def train(recipe: str, fresh: bool = False) -> None:
+    """Run a rank to its end; an early end is the process's, with the exit codes of `unicscale train`."""
+    stop.listen()  # in place of submitit's handlers: those ignore SIGTERM and save on one rank only
+    try:
+        resolved = load(recipe)
+        run = RunFolder(Path(resolved.out))
+        rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+        write_to(run.log_of(rank))
+        refuse_early(resolved, main=rank == 0)
+        rendezvous.prepare(run.launch)
+        from unicscale.train import train as run_whole
+
+        run_whole(resolved, fresh=fresh and os.environ.get("SLURM_RESTART_COUNT", "0") == "0")
+    except UserError as error:
+        stop.deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
+        print(error, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # libraries that clean up at exit could wait for a rank that is gone
+
+
+def write_to(log: Path) -> None:
+    """Everything this process prints from now on, tracebacks and C libraries included, goes to the end of this file."""
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipe")
+    parser.add_argument("--fresh", action="store_true")
+    given = parser.parse_args()
+    train(given.recipe, given.fresh)

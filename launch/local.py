@@ -1,0 +1,166 @@
+"""`python launch/local.py RECIPE`: the same recipe on this machine, N ranks under torch's elastic launcher."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+if __name__ == "__main__" and not __package__:  # run as a file: go on as the package that is installed
+    sys.path.pop(0)
+    runpy.run_module("unicscale_launch.local", run_name="__main__", alter_sys=True)
+    sys.exit()
+
+import os
+import secrets
+import signal
+import threading
+import time as clock
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unicscale.errors import RunError, StoppedOnRequest, UserError
+from unicscale.launches import refuse_early, remember
+from unicscale.recipe import Recipe, dump, load
+from unicscale.runs import open_run
+from unicscale.stop import parse_duration
+
+from . import checks
+from .request import request
+from .submission import private
+
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+GRACE = 20  # seconds between asking the other ranks of a dead one to leave, and killing them
+
+
+def local(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="For example recipes/unic_l.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=v]...", help="Changes to it.")] = None,
+    ranks: Annotated[int | None, typer.Option(help="Processes; one per GPU, or one, if left out.")] = None,
+    restarts: Annotated[int, typer.Option(help="After a rank died, how often to go on from the last checkpoint.")] = 3,
+    time: Annotated[str | None, typer.Option(help="Save and leave before this time is over: 08:00:00.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
+) -> None:
+    """Train on this machine. Ctrl-C saves and leaves (exit 75; the same command goes on), twice leaves at once."""
+    resolved = load(recipe, overrides or [])
+    ranks = ranks or _gpus() or 1
+    launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "time": time})
+    resolved = resolved.model_copy(update={"launch": launch})
+    for line in checks.check(resolved, launch):
+        print(line, file=sys.stderr)
+    file = write_recipe(resolved)
+    os.environ["UNICSCALE_SUBMISSION"] = f"local-{secrets.token_hex(4)}"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
+    end = clock.monotonic() + parse_duration(time) if time else None
+    threading.Thread(target=echo, args=(Path(resolved.out) / "logs/rank-0000.log",), daemon=True).start()
+    for attempt in range(restarts + 1):
+        if end is not None:
+            os.environ["UNICSCALE_SECONDS"] = str(end - clock.monotonic())
+        code = start([str(file)] + ["--fresh"] * (fresh and attempt == 0), ranks)
+        clock.sleep(0.5)  # for the echo's last lines
+        if code == 0:
+            print(f"finished: {resolved.out}")
+            return
+        if code == StoppedOnRequest.exit_code:
+            raise StoppedOnRequest(f"{resolved.out}: stopped; the same command goes on.")
+        if code > 0:  # it ended itself and would do so again; what it said has been echoed
+            sys.exit(code)
+        print(f"a rank was killed ({signal.Signals(-code).name}); {restarts - attempt} restarts left", file=sys.stderr)
+    raise RunError(
+        f"{resolved.out}: a rank died {restarts + 1} times. `unicscale logs {resolved.out}` shows its last words."
+    )
+
+
+def start(arguments: list[str], ranks: int) -> int:
+    """One launch: 0, the exit code of the rank that failed first, or minus the signal that killed one."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=os.environ["UNICSCALE_SUBMISSION"],
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,  # ours know which ends are worth another try
+        monitor_interval=0.5,
+        signals_to_handle="SIGQUIT",  # on others the agent would kill the ranks before they have saved
+        shutdown_timeout=GRACE,
+    )
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", "unicscale_launch.job", *arguments)
+        return 0
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        if StoppedOnRequest.exit_code in codes:
+            return StoppedOnRequest.exit_code
+        return min(codes)  # a signal before what the others said of their lost neighbour
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def pass_on(number: int, frame: object) -> None:
+    """Ranks live in sessions of their own, so the terminal's Ctrl-C reaches only us."""
+    for child in children():
+        os.kill(child, signal.SIGTERM if number == signal.SIGHUP else number)
+
+
+def children() -> list[int]:
+    """The ranks' process ids."""
+    found: list[int] = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        found += map(int, file.read_text().split())
+    return found
+
+
+def echo(log: Path) -> None:
+    """Rank 0's log on this terminal, from now on."""
+    seen = log.stat().st_size if log.exists() else 0
+    while True:
+        if log.exists():
+            with log.open(errors="replace") as lines:
+                lines.seek(seen)
+                text = lines.read()
+                seen = lines.tell()
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        clock.sleep(0.2)
+
+
+def write_recipe(recipe: Recipe) -> Path:
+    """The resolved recipe, where the ranks read it."""
+    refuse_early(recipe, main=True)
+    folder = open_run(recipe)
+    file = folder.launch / f"local-{clock.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.yaml"
+    private(file, dump(recipe))
+    remember(folder)
+    return file
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def main() -> None:
+    """As `unicscale`: users' errors are text and an exit code."""
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command()(local)
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

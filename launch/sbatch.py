@@ -1,0 +1,104 @@
+"""A Launch section as an sbatch script, by submitit."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
+
+from unicscale.errors import RecipeError
+from unicscale.recipe.sections import Launch
+from unicscale.stop import parse_duration
+
+
+def executor(launch: Launch, submission: Path, name: str) -> SlurmExecutor:
+    """submitit's executor for this request; its files go to `submission`/submitit."""
+    try:
+        made = SlurmExecutor(submission / "submitit", python=shlex.quote(sys.executable))
+    except RuntimeError:
+        raise RecipeError(
+            "srun is not on this machine's PATH: submit from a login node, or run here with launch/local.py."
+        ) from None
+    made.update_parameters(**parameters(launch, submission, name))
+    return made
+
+
+def script(launch: Launch, submission: Path, name: str, runs: int = 1) -> str:
+    """Exactly the file that sbatch would get; written on any machine, with Slurm or without."""
+    folder = submission / "submitit"
+    return _make_sbatch_string(
+        command=f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}",
+        folder=folder,
+        map_count=runs if runs > 1 else None,
+        **parameters(launch, submission, name),
+    )
+
+
+def parameters(launch: Launch, submission: Path, name: str) -> dict[str, Any]:
+    """In submitit's words."""
+    return {
+        "job_name": name,
+        "nodes": launch.nodes,
+        "ntasks_per_node": launch.tasks,
+        "signal_delay_s": _warning(launch),
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "array_parallelism": launch.array or 256,
+        "setup": before(launch, submission),
+        "teardown": after(launch, submission),
+        "srun_args": srun_options(launch),
+        "additional_parameters": options(launch),
+    }
+
+
+def options(launch: Launch) -> dict[str, Any]:
+    """Everything that becomes an #SBATCH line as it is written."""
+    said: dict[str, Any] = {"requeue": True}
+    if launch.gpus_per_node:
+        gres = launch.gpus_as == "gres"
+        said["gres" if gres else "gpus-per-node"] = f"gpu:{launch.gpus_per_node}" if gres else launch.gpus_per_node
+    plain = ("time", "partition", "account", "qos", "constraint", "exclude", "comment")
+    said |= {key: getattr(launch, key) for key in plain if getattr(launch, key) is not None}
+    if launch.memory is not None:
+        said["mem"] = launch.memory
+    if launch.cpus_per_task is not None:
+        said["cpus-per-task"] = launch.cpus_per_task
+    for line in launch.extra:
+        key, equals, value = line.removeprefix("#SBATCH").strip().lstrip("-").partition("=")
+        if not equals:
+            key, _, value = key.partition(" ")
+        said[key.strip()] = value.strip() or True
+    return said
+
+
+def srun_options(launch: Launch) -> list[str]:
+    """One rank's death ends the step; output is appended to over requeues."""
+    said = ["--kill-on-bad-exit=1", "--open-mode=append"]
+    # since 22.05 srun does not inherit this from sbatch, and ranks would share one core
+    return [*said, f"--cpus-per-task={launch.cpus_per_task}"] if launch.cpus_per_task else said
+
+
+def before(launch: Launch, submission: Path) -> list[str]:
+    """Shell lines ahead of srun."""
+    return [
+        *launch.setup,
+        f"export PYTHONPATH={shlex.quote(str(submission / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1  # the folder the job starts in may hold newer code than the snapshot",
+        "trap : TERM  # pre-emption: wait for the ranks, which are saving",
+        f"{shlex.join([sys.executable, '-m', 'unicscale_launch.guard', str(submission / 'runs.txt')])} $$ &",
+    ]
+
+
+def after(launch: Launch, submission: Path) -> list[str]:
+    """Shell lines behind srun: whether the job goes to the queue again."""
+    command = [sys.executable, "-m", "unicscale_launch.after", str(submission / "runs.txt")]
+    return ["code=$?", f"{shlex.join(command)} $code --max-requeues {launch.max_requeues}", "exit $code"]
+
+
+def _warning(launch: Launch) -> int:
+    if launch.time is None:
+        return launch.warn_seconds
+    return min(launch.warn_seconds, max(10, int(parse_duration(launch.time) // 4)))

@@ -1,0 +1,117 @@
+"""`python launch/slurm.py RECIPE`: check, snapshot, submit; then walk away."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+if __name__ == "__main__" and not __package__:  # run as a file: go on as the package that is installed
+    sys.path.pop(0)
+    runpy.run_module("unicscale_launch.slurm", run_name="__main__", alter_sys=True)
+    sys.exit()
+
+from typing import Annotated
+
+import typer
+
+from unicscale.errors import UserError
+from unicscale.recipe.sections import Launch
+
+from .submission import Submission, plan_submission
+from .sweep import variants
+
+Text = str | None
+Number = int | None
+
+
+def slurm(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="For example recipes/unic_l.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=v]...", help="Changes to it.")] = None,
+    nodes: Annotated[Number, typer.Option()] = None,
+    gpus_per_node: Annotated[Number, typer.Option(help="0: a CPU job.")] = None,
+    tasks_per_node: Annotated[Number, typer.Option(help="Ranks per node; one per GPU if left out.")] = None,
+    cpus_per_task: Annotated[Number, typer.Option()] = None,
+    memory: Annotated[Text, typer.Option(help="Per node: 200G.")] = None,
+    time: Annotated[Text, typer.Option(help="24:00:00 or 2-00:00:00.")] = None,
+    partition: Annotated[Text, typer.Option("--partition", "-p")] = None,
+    account: Annotated[Text, typer.Option("--account", "-A")] = None,
+    qos: Annotated[Text, typer.Option()] = None,
+    gpu_gib: Annotated[float | None, typer.Option(help="Memory of one GPU, for the check.")] = None,
+    constraint: Annotated[Text, typer.Option("--constraint", "-C")] = None,
+    exclude: Annotated[Text, typer.Option(help="Nodes to avoid.")] = None,
+    comment: Annotated[Text, typer.Option()] = None,
+    array: Annotated[Number, typer.Option(help="Of a sweep: runs at the same time.")] = None,
+    extra: Annotated[list[str] | None, typer.Option(help='Further: --extra="--mail-type=END".')] = None,
+    site: Annotated[Text, typer.Option(help="A preset from launch/sites or ~/.config/unicscale/sites.")] = None,
+    max_requeues: Annotated[Number, typer.Option()] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V,V,...", help="One run per value, as an array; repeatable.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
+    skip_checks: Annotated[bool, typer.Option("--skip-checks", help="Paths exist on the nodes only.")] = False,
+    print_sbatch: Annotated[bool, typer.Option("--print-sbatch", help="Print the sbatch file and leave.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do all but write and submit; show what would be.")
+    ] = False,
+) -> None:
+    """Submit a recipe to Slurm. The job requeues itself until it is done; the same command continues a run.
+
+    RECIPE may be a folder: each recipe in it becomes one run of an array.
+    """
+    options = {name: value for name, value in locals().items() if name in Launch.model_fields}
+    submission = plan_submission(variants(recipe, overrides or [], sweep or []), options, fresh=fresh)
+    if print_sbatch:
+        print(submission.script())
+        return
+    for line in submission.check(paths=not skip_checks):
+        print(line)
+    if dry_run:
+        show(submission)
+        return
+    job = submission.submit()
+    print(next_steps(submission, job))
+
+
+def show(submission: Submission) -> None:
+    """All that a submission would do."""
+    print(f"\nwould write  {submission.folder}/{{code,submitit,runs.txt}} and the recipes")
+    for run in submission.runs:
+        print(f"             {submission.recipe_file(run)}  ->  {run.recipe.out}")
+    print(f"would run    sbatch {submission.folder}/submitit/submission_file_*.sh:\n")
+    print(submission.script())
+    print(f"each rank    {submission.call(submission.runs[0])}")
+
+
+def next_steps(submission: Submission, job: str) -> str:
+    """What a person wants to know after pressing enter."""
+    runs = [run.recipe.out for run in submission.runs]
+    first = runs[0]
+    each = f" (and {len(runs) - 1} more runs)" if len(runs) > 1 else ""
+    return (
+        f"job {job}: {first}{each}\n"
+        f"  logs   {first}/logs/rank-0000.log ...\n"
+        f"  batch  {submission.folder}/submitit/{job}*_log.out\n"
+        f"next:\n"
+        f"  unicscale jobs {' '.join(runs[:3])}{' ...' * (len(runs) > 3)}\n"
+        f"  unicscale logs {first} -f\n"
+        f"  unicscale stop {first}"
+    )
+
+
+def main() -> None:
+    """As `unicscale`: users' errors are text and an exit code."""
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command()(slurm)
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

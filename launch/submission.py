@@ -1,0 +1,118 @@
+"""One submission: one or several runs, one snapshot of the code, one sbatch file."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from unicscale.errors import RecipeError
+from unicscale.launches import remember
+from unicscale.recipe import Recipe, dump
+from unicscale.recipe.sections import Launch
+from unicscale.runs import RunFolder, facts_of, open_run, write_whole
+
+from . import checks, job, sbatch, snapshot
+from .request import request
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A recipe to run, and the name that tells it from its neighbours in a sweep."""
+
+    recipe: Recipe
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What goes to the queue."""
+
+    folder: Path  # absolute: the job reads it from wherever it starts
+    name: str
+    runs: Sequence[Variant]
+    launch: Launch
+    fresh: bool
+
+    def check(self, *, paths: bool = True) -> list[str]:
+        """Everything that can be known to fail before the queue; what was found, in words."""
+        found = []
+        for run in self.runs:
+            said = checks.check(run.recipe, self.launch, paths=paths)
+            found += [f"{run.recipe.out}: {line}" for line in said]
+        return found
+
+    def script(self) -> str:
+        """The sbatch file."""
+        return sbatch.script(self.launch, self.folder, self.name, len(self.runs))
+
+    def recipe_file(self, run: Variant) -> Path:
+        """Where the resolved recipe of a run waits for its job."""
+        return self.folder / f"recipe{'-' * bool(run.label)}{run.label}.yaml"
+
+    def call(self, run: Variant) -> str:
+        """The function call that submitit pickles, for people."""
+        return f"unicscale_launch.job.train('{self.recipe_file(run)}', fresh={self.fresh})"
+
+    def submit(self) -> str:
+        """Write everything, hand it to sbatch, and return the job's number."""
+        self._write()
+        executor = sbatch.executor(self.launch, self.folder, self.name)
+        calls = [partial(job.train, str(self.recipe_file(run)), self.fresh) for run in self.runs]
+        try:
+            if len(calls) == 1:
+                jobs = [executor.submit(calls[0])]
+            else:
+                with executor.batch():
+                    jobs = [executor.submit(call) for call in calls]
+        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as problem:
+            raise RecipeError(
+                f"sbatch refused the job: {_said(problem)}\n  --print-sbatch shows what it was given."
+            ) from None
+        for run, queued in zip(self.runs, jobs, strict=True):
+            folder = RunFolder(Path(run.recipe.out))
+            facts = facts_of(folder) | {"queued": queued.job_id, "submission": str(self.folder)}
+            write_whole(folder.facts, json.dumps(facts, indent=1) + "\n")
+            remember(folder)
+        return jobs[0].job_id.partition("_")[0]
+
+    def _write(self) -> None:
+        for run in self.runs:
+            open_run(run.recipe)
+        self.folder.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self.folder.mkdir(mode=0o700)
+        snapshot.copy_code(self.folder / "code")
+        for run in self.runs:
+            copied = snapshot.copy_adapters(run.recipe, self.folder / "adapters" / run.label)
+            private(self.recipe_file(run), dump(copied))
+        private(self.folder / "runs.txt", "".join(f"{Path(run.recipe.out).absolute()}\n" for run in self.runs))
+
+
+def plan_submission(runs: Sequence[Variant], options: dict[str, Any], *, fresh: bool = False) -> Submission:
+    """Nothing is written yet."""
+    launch = request(runs[0].recipe, options)
+    runs = [Variant(run.recipe.model_copy(update={"launch": launch}), run.label) for run in runs]
+    first = Path(runs[0].recipe.out)
+    home = first if len(runs) == 1 else first.parent
+    name = home.name if home.name.endswith("-sweep") or len(runs) == 1 else f"{home.name}-sweep"
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return Submission((home / "launch" / stamp).absolute(), name, runs, launch, fresh)
+
+
+def private(path: Path, text: str) -> None:
+    """A new file that only its owner reads."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _said(problem: Exception) -> str:
+    output = getattr(problem, "output", None) or getattr(problem, "stderr", None) or str(problem)
+    return (output.decode() if isinstance(output, bytes) else str(output)).strip()

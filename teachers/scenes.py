@@ -1,0 +1,81 @@
+"""Two small teachers of drawn scenes: `classes` names the nearest object, `dense` says what is where and how far.
+
+Their weights travel with the package, so the demo fetches nothing; train_scenes.py beside this file made them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, TeacherSpec
+from unicscale.teacher import Teacher, TeacherOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+DIM, PATCH, SIZE, DEPTH, HEADS = 96, 8, 64, 4, 3
+
+
+class Scenes(Teacher):
+    """A ViT of half a million parameters, trained on 64-pixel scenes and at home at 48 too."""
+
+    api_version = 1
+    licence = "Apache-2.0"
+
+    class Options(TeacherOptions):
+        knows: Literal["classes", "dense"] = "classes"
+
+    def spec(self, options: Options) -> TeacherSpec:
+        return TeacherSpec(
+            dim=DIM, patch=PATCH, size=SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD, licence=self.licence,
+            citation="trained by unicscale_teachers.train_scenes on synthetic scenes",
+        )  # fmt: skip
+
+    def build(self, options: Options) -> nn.Module:
+        from timm.models.vision_transformer import Attention, VisionTransformer
+
+        module = VisionTransformer(
+            img_size=SIZE, patch_size=PATCH, embed_dim=DIM, depth=DEPTH, num_heads=HEADS, num_classes=0, global_pool="",
+            embed_layer=_stem(), dynamic_img_size=True,
+        )  # fmt: skip
+        for part in module.modules():
+            if isinstance(part, Attention):
+                # on a CPU the fused kernel takes twice as long at 65 tokens
+                part.fused_attn = False  # pyright: ignore[reportAttributeAccessIssue]
+        return module
+
+    def forward(self, module: nn.Module, images: Tensor) -> Features:
+        tokens = module(images)  # (B, 1 + N, D), after the final norm
+        return Features(tokens[:, 0], tokens[:, 1:])
+
+    def bundled(self, options: Options) -> Path:
+        return Path(__file__).with_name(f"scenes_{options.knows}.safetensors")
+
+
+def _stem() -> type[nn.Module]:
+    """Three strided convolutions to patches of 8: so small a ViT learns far sooner behind them than behind one."""
+    from itertools import pairwise
+
+    from torch import nn
+
+    class Stem(nn.Module):
+        def __init__(self, *, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **unused: object) -> None:
+            super().__init__()
+            widths = (in_chans, embed_dim // 4, embed_dim // 2, embed_dim)
+            steps = [
+                layer
+                for before, after in pairwise(widths)
+                for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU())
+            ]
+            self.layers = nn.Sequential(*steps, nn.Conv2d(embed_dim, embed_dim, 1))
+            self.patch_size, self.grid_size = (patch_size, patch_size), (img_size // patch_size,) * 2
+            self.num_patches = self.grid_size[0] * self.grid_size[1]
+
+        def feat_ratio(self) -> tuple[int, int]:
+            return self.patch_size
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layers(images).permute(0, 2, 3, 1)  # (B, H / 8, W / 8, D): timm adds the positions per grid
+
+    return Stem

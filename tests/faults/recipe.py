@@ -1,0 +1,56 @@
+"""A run of seconds: 64 tiny images, two tiny teachers with random weights, a ViT of 64 channels, two stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+SHAPE = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_size": 8, "img_size": 32}
+
+
+def write_images(folder: Path, count: int = 64, side: int = 40) -> Path:
+    """JPEGs of noise in an image folder."""
+    (folder / "all").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 255, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "all" / f"{number:03d}.jpg", quality=90)
+    return folder
+
+
+def write_recipe(path: Path, images: Path, out: Path, *, steps: int = 16, **changes: Any) -> Path:
+    """The recipe of that run; `a__b=v` changes key a.b."""
+    first = steps // 2
+    tree: dict[str, Any] = {
+        "schema": 1,
+        "out": str(out),
+        "seed": 5,
+        "data": {"train": [str(images)], "images_per_step": 8, "workers": 1, "ahead": 1},
+        "student": {
+            "arch": "vit_tiny", "patch": 8, "drop_path": 0.1,
+            "options": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+        },
+        "teachers": {
+            "one": {"plugin": "dino", "weights": "random", "size": SHAPE},
+            "two": {"plugin": "dinov2", "weights": "random", "size": SHAPE | {"ffn": "swiglu"}},
+        },
+        "projector": {"kind": "ladder", "hidden": 32, "last_hidden": 64},
+        "stages": [
+            {"name": "low", "size": 32, "steps": first, "warmup_steps": 2, "lr": {"peak": 1e-3}},
+            {"name": "high", "size": 48, "steps": steps - first, "warmup_steps": 2, "lr": {"peak": 5e-4}},
+        ],
+        "engine": {"kind": "plain", "device": "cpu", "timeout_seconds": 60},
+        "track": {"every_steps": 1},
+        "save": {"every_minutes": None, "every_steps": 3, "keep": 3},
+    }  # fmt: skip
+    for name, value in changes.items():
+        *branches, leaf = name.split("__")
+        node = tree
+        for branch in branches:
+            node = node.setdefault(branch, {})
+        node[leaf] = value
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path

@@ -1,0 +1,99 @@
+"""The other ways in and out: sweeps, `unicscale stop`, plain srun, torchrun over two nodes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm.cluster import Cluster
+from slurm.driving import QUIET, REPOSITORY, Driver, weights
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def runs(cluster: Cluster, tmp_path: Path):
+    """Runs of one recipe, each in its own folder."""
+
+    def make(name: str, steps: int = 20) -> Driver:
+        (tmp_path / name).mkdir()
+        return Driver(cluster, tmp_path / name, steps, **QUIET)
+
+    return make
+
+
+def test_a_sweep_is_an_array_of_runs_in_folders_of_their_own(runs) -> None:
+    run = runs("sweep")
+    run.submit("--sweep", "seed=1,2,3", "--array", "2")
+    folders = [run.out.parent / f"run-sweep/seed{seed}" for seed in (1, 2, 3)]
+
+    def statuses() -> list[dict]:
+        return [json.loads(line) for line in run.unicscale("jobs", "--json", *map(str, folders)).splitlines()]
+
+    first = statuses()
+    assert [status["job"] for status in first] == [f"{run.job}_{index}" for index in range(3)]
+    run.until(lambda: all(status["state"] == "finished" for status in statuses()), 240)
+    assert len({weights(folder) for folder in folders}) == 3
+    assert all(f"seed: {seed}" in (folders[seed - 1] / "recipe.yaml").read_text() for seed in (1, 2, 3))
+
+
+def test_stop_ends_a_running_job_cleanly_and_for_good_and_takes_a_queued_one_away(runs) -> None:
+    run = runs("stop", steps=100000)
+    run.submit("--nodes", "2")
+    run.until_launch(1, steps=3)
+    assert "asked to stop" in run.unicscale("stop", str(run.out))
+    run.finish()
+    [launch] = run.facts()["launches"]
+    assert (launch["ended"]["exit"], launch["ended"]["step"]) == (75, run.step())
+    assert launch["ended"]["asked"] == "unicscale stop"
+    assert "not requeued: `unicscale stop` asked for it" in run.everything_said()
+    assert run.status()["state"] == "stopped"
+    run.submit("--nodes", "2", "--extra=--hold")
+    assert run.status()["state"] == "requeued"
+    assert "cancelled" in run.unicscale("stop", str(run.out))
+    assert run.state() == "CANCELLED"
+    run.submit("--nodes", "2")
+    run.until_launch(2, steps=3)  # yesterday's request does not stop today's launch
+    run.unicscale("stop", str(run.out))
+    run.finish()
+
+
+def test_a_folder_whose_job_is_queued_takes_no_second_one(runs) -> None:
+    run = runs("twice")
+    run.submit("--nodes", "2", "--extra=--hold")
+    with pytest.raises(AssertionError, match=rf"run already has job {run.job}, pending"):
+        run.submit("--nodes", "2")
+    run.unicscale("stop", str(run.out))
+
+
+def test_plain_srun_and_torchrun_over_two_nodes_give_the_same_weights(runs, cluster: Cluster) -> None:
+    front, plain, elastic = runs("front"), runs("plain"), runs("elastic")
+    train = [sys.executable, "-m", "unicscale", "train", str(plain.recipe)]
+    srun = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit=1", "--chdir", str(REPOSITORY)]
+    done = subprocess.run([*srun, *train], env=plain.env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    torchrun = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--local-addr", "127.0.0.1"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29777"]
+    train = [sys.executable, "-m", *torchrun, "-m", "unicscale", "train", str(elastic.recipe)]
+    done = subprocess.run([*srun, *train], env=plain.env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    front.submit("--nodes", "2")
+    front.finish()
+    assert len({weights(run.out) for run in (front, plain, elastic)}) == 1
+
+
+def test_a_second_command_in_the_folder_is_refused_within_ten_seconds(runs, cluster: Cluster) -> None:
+    run = runs("held", steps=100000)
+    run.submit("--nodes", "2")
+    run.until_launch(1, steps=3)
+    command = f"timeout 10 {shlex.join([sys.executable, '-m', 'unicscale', 'train', str(run.recipe)])}"
+    done = subprocess.run(command, shell=True, env=run.env, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert f"is in use: job {run.job}, process" in done.stderr
+    run.unicscale("stop", str(run.out))
+    run.finish()

@@ -1,0 +1,40 @@
+"""`unicscale pack` and `unicscale data show`, as people call them."""
+
+from pathlib import Path
+
+from pictures import tree
+from PIL import Image
+from typer.testing import CliRunner
+
+from unicscale.cli import app
+
+RECIPE = """
+schema: 1
+out: {out}
+data: {{train: ["{path}"], images_per_step: 6}}
+teachers: {{scenes: {{}}}}
+stages:
+  - {{name: low, size: [32, 48], steps: 4, lr: {{peak: 1.0e-3}}}}
+  - {{name: high, size: 64, steps: 4, lr: {{peak: 1.0e-3}}}}
+"""
+
+
+def test_pack_says_what_it_wrote_and_what_it_skipped(tmp_path):
+    source = tree(tmp_path / "tree", 6)
+    (source / "class0" / "text.jpg").write_text("hello")
+    target = tmp_path / "set.beton"
+    result = CliRunner().invoke(app, ["pack", str(source), str(target), "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    assert "skipped class0/text.jpg: not an image" in result.output
+    assert f"{target}: 6 images" in result.output.replace("\n", "")
+    assert target.exists() and Path(f"{target}.json").exists()
+
+
+def test_a_contact_sheet_has_a_row_for_every_size(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(out=tmp_path / "run", path=tree(tmp_path / "tree", 12)))
+    out = tmp_path / "sheet.png"
+    command = ["data", "show", str(tmp_path / "recipe.yaml"), "--out", str(out), "--images", "8"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    with Image.open(out) as sheet:
+        assert sheet.size == (8 * 68 + 4, 3 * 26 + 36 + 52 + 68)

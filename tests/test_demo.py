@@ -1,0 +1,78 @@
+"""The demo: the whole story in small, and what it says at its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unicscale import demo
+from unicscale.errors import CheckpointError
+from unicscale.recipe import load
+
+FEW = ["stages.0.steps=4", "stages.1.steps=2", "track.every_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One demo of six steps."""
+    out = tmp_path_factory.mktemp("demo") / "run"
+    return demo.run(out, seed=1, sizes=demo.Sizes(train=256, bank=192, test=96, probe_steps=2), overrides=FEW).root
+
+
+def test_the_demo_leaves_a_run_folder(story: Path) -> None:
+    for part in ("recipe.yaml", "run.json", "metrics.jsonl", "checkpoints/LATEST", "logs/rank-0000.log"):
+        assert (story / part).exists(), part
+    assert len(list((story / "scenes" / "seed-1").rglob("*.png"))) == 256
+
+
+def test_both_stages_ran_at_their_own_size(story: Path) -> None:
+    lines = [json.loads(line) for line in (story / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps[-1] == 6
+    assert [stage.size for stage in load(story / "recipe.yaml").stages] == [48, 64]
+
+
+def test_every_model_is_scored_on_every_axis(story: Path) -> None:
+    found = json.loads((story / "evaluation" / "demo.json").read_text())
+    assert found["synthetic"] is True
+    assert set(found["scores"]) == {"classes", "dense", "student"}
+    for scores in found["scores"].values():
+        assert list(scores) == [axis.name for axis in demo.AXES]
+    assert list(found["gain"]) == [axis.name for axis in demo.AXES]
+
+
+def test_the_table_fits_a_terminal_and_calls_the_scenes_synthetic(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {name: dict.fromkeys((a.name for a in demo.AXES), 0.5) for name in ("classes", "dense", "student")}
+    demo.show(scores, demo.Clock(), student_saw=64_000)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "ynthetic" in shown
+    for word in ("teacher classes", "teacher dense", "student", "k-NN", "RMSE", "gain", "64,000"):
+        assert word in shown
+
+
+def test_a_folder_that_holds_something_else_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"holds thesis\.tex, and is no run folder"):
+        demo.run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_smaller_error_is_a_gain() -> None:
+    names = [axis.name for axis in demo.AXES]
+    scores = {
+        "classes": dict(zip(names, (50.0, 50.0, 50.0, 40.0, 0.20), strict=True)),
+        "dense": dict(zip(names, (20.0, 20.0, 50.0, 50.0, 0.10), strict=True)),
+        "student": dict(zip(names, (55.0, 45.0, 50.0, 50.0, 0.09), strict=True)),
+    }
+    assert demo.gains(scores) == pytest.approx(dict(zip(names, (10.0, -10.0, 0.0, 0.0, 10.0), strict=True)))
+
+
+def test_the_students_recipe_is_the_teachers_size() -> None:
+    """Nothing of the gain comes from a larger student."""
+    from unicscale_teachers import scenes
+
+    options = load(demo.RECIPE).student.options
+    assert (options["embed_dim"], options["depth"], options["num_heads"]) == (scenes.DIM, scenes.DEPTH, scenes.HEADS)

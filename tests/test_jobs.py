@@ -1,0 +1,181 @@
+"""What `unicscale jobs`, `logs` and `stop` say of a run, from its folder alone; tests/slurm asks a real queue."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+from unicscale_launch.after import why_not
+
+from unicscale import jobs
+from unicscale.cli import app
+from unicscale.errors import CheckpointError, RunError
+from unicscale.launches import PATIENCE, note_launch
+from unicscale.lock import Lock
+from unicscale.runs import RunFolder
+
+OUTSIDE = {"job": "3", "submission": "slurm-3", "restart": 0, "host": "n1", "pid": 1}
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue, no runs of this user's own."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+def a_run(folder: Path, *launches: dict, **facts: object) -> RunFolder:
+    """A run folder with those launches."""
+    for name in ("checkpoints", "logs"):
+        (folder / name).mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"launches": list(launches), **facts}))
+    return RunFolder(folder)
+
+
+def ended(code: int, **more: object) -> dict:
+    """A launch that ended with this code."""
+    return OUTSIDE | {"ended": {"exit": code, "reason": "because", **more}}
+
+
+@pytest.mark.parametrize(
+    ("launches", "queue", "state"),
+    [
+        ([], {"3": ("PENDING", "")}, "queued"),
+        ([], {"3": ("RUNNING", "n1")}, "starting"),
+        ([ended(75)], {"3": ("PENDING", "")}, "requeued"),
+        ([ended(0)], {"3": ("COMPLETED", "")}, "finished"),
+        ([ended(0)], {}, "finished"),
+        ([ended(75)], None, "stopped"),
+        ([ended(6)], None, "failed"),
+        ([OUTSIDE], None, "died"),
+        ([OUTSIDE], {"3": ("CANCELLED", "")}, "cancelled"),
+    ],
+)
+def test_the_state_follows_from_queue_and_folder(
+    tmp_path: Path, launches: list, queue: dict | None, state: str
+) -> None:
+    assert jobs.status(a_run(tmp_path / "run", *launches, queued="3"), queue).state == state
+
+
+def test_a_held_lock_means_running_whatever_the_queue_says(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", OUTSIDE)
+    lock = Lock(run.root)
+    lock.take()
+    assert jobs.status(run, {}).state == "running"
+    lock.release()
+    assert jobs.status(run, {}).state == "died"
+
+
+def test_the_time_left_is_that_of_this_launchs_pace(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", OUTSIDE, steps=100)
+    old = [{"step": step, "loss": 1.0, "time": 100.0 * step, "launch": 1} for step in range(1, 11)]
+    new = [{"step": step, "loss": 0.5, "time": 5000.0 + 2 * step, "launch": 2} for step in range(11, 21)]
+    run.metrics.write_text("".join(json.dumps(record) + "\n" for record in old + new) + '{"step": 21, "lo')
+    lock = Lock(run.root)
+    lock.take()
+    seen = jobs.status(run, None)
+    lock.release()
+    assert (seen.step, seen.steps, seen.loss, seen.eta) == (20, 100, 0.5, 160.0)
+
+
+def test_jobs_finds_runs_below_runs_and_those_started_elsewhere(tmp_path: Path) -> None:
+    a_run(tmp_path / "runs" / "a", ended(0))
+    elsewhere = a_run(tmp_path / "far" / "b", ended(75))
+    jobs_index = tmp_path / "state" / "unicscale" / "runs"
+    jobs_index.parent.mkdir(parents=True)
+    jobs_index.write_text(f"{elsewhere.root}\n{tmp_path}/deleted\n")
+    said = CliRunner().invoke(app, ["jobs"]).output.splitlines()
+    assert said[0].split() == ["run", "state", "job", "step", "loss", "left", "where"]
+    assert [line.split()[:2] for line in said[1:3]] == [["runs/a", "finished"], [str(elsewhere.root), "stopped"]]
+
+
+def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
+    a_run(tmp_path / "runs" / "unic_l", ended(0))
+    with pytest.raises(CheckpointError, match=r"runs/unicl is no run folder: it holds no run.json. Did you mean"):
+        jobs.open_existing("runs/unicl")
+
+
+def test_logs_prints_the_last_lines_of_one_rank(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", ended(0))
+    run.log_of(1).write_text("a\nb\nc\n")
+    assert CliRunner().invoke(app, ["logs", "run", "--rank", "1", "-n", "2"]).output == "b\nc\n"
+    with pytest.raises(CheckpointError, match=r"rank 7 has no log in run/logs: ranks 1 to 1 have one"):
+        CliRunner().invoke(app, ["logs", "run", "--rank", "7"], catch_exceptions=False)
+
+
+def test_stop_writes_a_request_for_the_launch_that_runs_and_no_other(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", OUTSIDE)
+    assert jobs.stop(run, "me") == f"{run.root}: nothing to stop, it is died."
+    lock = Lock(run.root)
+    lock.take()
+    assert "asked to stop" in jobs.stop(run, "me")
+    lock.release()
+    assert json.loads(run.stop_request.read_text()) == {"launch": 1, "by": "me"}
+
+
+def test_a_fourth_launch_in_vain_is_refused_but_a_new_command_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path / "run")
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    for _ in range(PATIENCE):
+        note_launch(run, 2)
+    with pytest.raises(RunError, match=r"3 launches in a row made no progress beyond step 0; not trying again"):
+        note_launch(run, 2)
+    monkeypatch.setenv("SLURM_JOB_ID", "4")
+    note_launch(run, 2)
+
+
+def test_progress_starts_the_count_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path / "run")
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    for step in range(6):
+        note_launch(run, 2)
+        if step % 2:
+            (run.checkpoints / f"step-{step:08d}").mkdir()
+            (run.checkpoints / f"step-{step:08d}" / "manifest.json").touch()
+
+
+@pytest.mark.parametrize(
+    ("launch", "code", "state", "answer"),
+    [
+        (ended(0), 0, "RUNNING", "finished"),
+        (ended(75, asked="SIGUSR2 on rank 1"), 75, "RUNNING", None),
+        (ended(75, asked="SIGTERM on rank 0"), 143, "RUNNING", None),
+        (ended(75, asked="SIGINT on rank 0"), 75, "RUNNING", "SIGINT asked for it"),
+        (ended(75, asked="SIGTERM on rank 0"), 75, "CANCELLED", "Slurm says CANCELLED"),
+        (OUTSIDE, 137, "RUNNING", None),
+        (ended(6, kind="RankLost"), 137, "RUNNING", None),
+        (ended(6), 6, "RUNNING", "because"),
+        (ended(2), 2, "RUNNING", "because"),
+        (ended(1), 1, "RUNNING", "because"),
+    ],
+)
+def test_what_goes_to_the_queue_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: dict, code: int, state: str, answer: str | None
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    assert why_not(a_run(tmp_path / "run", launch | {"step": 0}), code, 50, state) == answer
+
+
+def test_max_requeues_and_a_stop_request_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "5")
+    run = a_run(tmp_path / "run", ended(75) | {"step": 0})
+    assert why_not(run, 75, 6, "RUNNING") is None
+    assert why_not(run, 75, 5, "RUNNING") == "it was requeued max_requeues=5 times"
+    run.stop_request.touch()
+    assert "`unicscale stop` asked for it" in str(why_not(run, 75, 6, "RUNNING"))
+
+
+def test_jobs_answers_without_torch() -> None:
+    see = (
+        "import sys; from unicscale import jobs, launches; jobs.statuses(jobs.find([])); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", see], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "False", done.stderr

@@ -1,0 +1,250 @@
+"""What is asked of the cluster, what would be written, and what is refused before it queues."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from faults.recipe import write_images, write_recipe
+from unicscale_launch import checks, sbatch
+from unicscale_launch import request as requesting
+from unicscale_launch.request import request
+from unicscale_launch.submission import Variant, plan_submission
+from unicscale_launch.sweep import variants
+
+from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
+from unicscale.recipe import Recipe, load
+from unicscale.recipe.sections import Launch
+from unicscale.runs import open_run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """A small one, whose data are there."""
+    return load(recipe_file(tmp_path))
+
+
+def recipe_file(folder: Path, **changes: object) -> Path:
+    """The same as a file."""
+    return write_recipe(folder / "r.yaml", write_images(folder / "images", 8), folder / "run", **changes)
+
+
+# --- the request ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_beats_the_recipe_which_beats_the_site(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requesting, "SITES", (tmp_path,))
+    (tmp_path / "here.yaml").write_text("{partition: site, account: site, qos: site, extra: [--mail-type=FAIL]}")
+    said = recipe.model_copy(update={"launch": Launch(account="recipe", qos="recipe", extra=["--nice"])})
+    asked = request(said, {"site": "here", "qos": "command", "nodes": None})
+    assert (asked.partition, asked.account, asked.qos, asked.nodes) == ("site", "recipe", "command", 1)
+    assert asked.extra == ["--mail-type=FAIL", "--nice"]
+
+
+def test_an_unknown_site_names_the_nearest(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"'exampel' is no site. Did you mean 'example'?"):
+        request(recipe, {"site": "exampel"})
+
+
+def test_a_wrong_key_of_a_site_is_an_error_that_names_the_file(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requesting, "SITES", (tmp_path,))
+    (tmp_path / "here.yaml").write_text("partitoin: gpu")
+    with pytest.raises(RecipeError) as error:
+        request(recipe, {"site": "here"})
+    assert str(error.value) == (f"{tmp_path}/here.yaml: 'partitoin' is not a key of launch. Did you mean 'partition'?")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time": "one day"}, "the command line: launch.time: 'one day' is no time limit: minutes, HH:MM:SS"),
+        ({"memory": "lots"}, "the command line: launch.memory: 'lots' is no amount of memory: 200G"),
+        ({"extra": ["mail-type=END"]}, "'mail-type=END' is no sbatch option: write it as '--mail-type=END'"),
+        ({"nodes": 0}, "the command line: launch.nodes: Input should be greater than or equal to 1"),
+    ],
+)
+def test_options_that_slurm_would_refuse_are_refused_here(
+    recipe: Recipe, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        request(recipe, options)
+    assert message in str(error.value)
+
+
+# --- the sbatch file -----------------------------------------------------------------------------------------------
+
+
+def test_the_script_asks_for_what_was_asked() -> None:
+    launch = Launch(
+        nodes=4, gpus_per_node=8, cpus_per_task=16, time="24:00:00", partition="gpu", account="vision", memory="0",
+        exclude="n[7-9]", comment="UNIC-L", setup=["module load cuda"],
+        extra=["--mail-type=END", "#SBATCH --exclusive"],
+    )  # fmt: skip
+    lines = sbatch.script(launch, Path("/runs/a/launch/x"), "a").splitlines()
+    assert {
+        "#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8", "#SBATCH --cpus-per-task=16",
+        "#SBATCH --time=24:00:00", "#SBATCH --partition=gpu", "#SBATCH --account=vision", "#SBATCH --mem=0",
+        "#SBATCH --exclude='n[7-9]'", "#SBATCH --comment=UNIC-L", "#SBATCH --mail-type=END", "#SBATCH --exclusive",
+        "#SBATCH --requeue", "#SBATCH --signal=USR2@120", "#SBATCH --open-mode=append", "module load cuda",
+    } <= set(lines)  # fmt: skip
+    srun_line = next(line for line in lines if line.startswith("srun"))
+    assert "--kill-on-bad-exit=1" in srun_line
+    assert "--cpus-per-task=16" in srun_line
+    assert not any("wckey" in line for line in lines)
+
+
+def test_a_site_that_calls_gpus_gres_gets_gres() -> None:
+    lines = sbatch.script(Launch(gpus_per_node=4, gpus_as="gres"), Path("/x"), "a").splitlines()
+    assert "#SBATCH --gres=gpu:4" in lines
+
+
+def test_a_short_job_is_warned_early_enough_to_have_run_at_all() -> None:
+    assert "#SBATCH --signal=USR2@15" in sbatch.script(Launch(time="00:01:00"), Path("/x"), "a").splitlines()
+
+
+def test_printing_and_dry_runs_write_nothing(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path)
+    for option in ("--print-sbatch", "--dry-run"):
+        done = subprocess.run(
+            [sys.executable, "launch/slurm.py", str(file), option, "--gpus-per-node", "0"],
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "#!/bin/bash" in done.stdout
+        assert "srun --unbuffered" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_srun_the_message_points_to_the_local_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RecipeError, match=r"srun is not on this machine's PATH: .* or run here with launch/local.py"):
+        sbatch.executor(Launch(), Path("/x"), "a")
+
+
+# --- refused before the queue --------------------------------------------------------------------------------------
+
+
+def test_a_step_that_cannot_be_shared_is_refused_with_the_numbers(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"'data.images_per_step' is 8, which 3 nodes × 1 ranks cannot share evenly"):
+        checks.check(recipe, Launch(nodes=3, gpus_per_node=0))
+
+
+def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    gone = load(recipe_file(tmp_path), [f"data.train=[{tmp_path}/gone.beton]"])
+    with pytest.raises(DataError, match=r"gone.beton does not exist here"):
+        checks.check(gone, Launch(gpus_per_node=0))
+    checks.check(gone, Launch(gpus_per_node=0), paths=False)
+
+
+def test_missing_teacher_weights_are_refused(tmp_path: Path) -> None:
+    without = load(recipe_file(tmp_path), [f"teachers.one.weights={tmp_path}/no.pth"])
+    with pytest.raises(TeacherError, match=r"teacher 'one': 'weights: .*no.pth' does not exist"):
+        checks.check(without, Launch(gpus_per_node=0))
+
+
+def test_a_plan_that_does_not_fit_the_gpu_is_refused_with_the_cure(tmp_path: Path) -> None:
+    large = load(recipe_file(tmp_path), ["student.options.embed_dim=512", "engine.device=auto"])
+    with pytest.raises(RecipeError, match=r"a rank needs 0\.\d GiB by plan, and 'launch.gpu_gib' is 0.01: set engine"):
+        checks.check(large, Launch(gpus_per_node=1, gpu_gib=0.01))
+
+
+def test_a_key_from_the_environment_may_not_stand_in_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    file = recipe_file(tmp_path)
+    leaky = load(file, ["track.wandb.entity=${WANDB_API_KEY}"])
+    with pytest.raises(RecipeError) as error:
+        checks.check(leaky, Launch(gpus_per_node=0))
+    assert str(error.value).startswith("the value of $WANDB_API_KEY stands in the recipe")
+    assert "0123456789abcdef" not in str(error.value)
+    with pytest.raises(RecipeError, match="WANDB_API_KEY"):
+        checks.check(load(file), Launch(gpus_per_node=0, comment="0123456789abcdef"))
+
+
+def test_a_folder_of_something_else_is_refused_before_the_queue(tmp_path: Path) -> None:
+    recipe = load(recipe_file(tmp_path), [f"out={tmp_path / 'images'}"])
+    with pytest.raises(CheckpointError, match="images holds all, and is no run folder"):
+        checks.check(recipe, Launch(gpus_per_node=0))
+
+
+# --- sweeps --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_gives_every_combination_its_own_folder(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path)
+    runs = variants(str(file), [], ["seed=1,2", "stages.0.lr.peak=1e-3,5e-4"])
+    assert [run.recipe.out.removeprefix(str(tmp_path)) for run in runs] == [
+        "/run-sweep/seed1-peak1e-3", "/run-sweep/seed1-peak5e-4",
+        "/run-sweep/seed2-peak1e-3", "/run-sweep/seed2-peak5e-4",
+    ]  # fmt: skip
+    assert [run.recipe.seed for run in runs] == [1, 1, 2, 2]
+    assert runs[1].recipe.stages[0].lr.peak == 5e-4
+
+
+def test_a_sweep_is_one_array_with_its_parallelism(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path)
+    submission = plan_submission(variants(str(file), [], ["seed=1,2,3"]), {"array": 2, "gpus_per_node": 0})
+    assert "#SBATCH --array=0-2%2" in submission.script().splitlines()
+    assert submission.name == "run-sweep"
+
+
+def test_a_folder_of_recipes_is_one_run_each(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tree = yaml.safe_load(recipe_file(tmp_path).read_text()) | {"out": str(tmp_path / "runs" / name)}
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (tmp_path / "all" / f"{name}.yaml").write_text(yaml.safe_dump(tree))
+    assert [Path(run.recipe.out).name for run in variants(str(tmp_path / "all"), [], [])] == ["a", "b"]
+
+
+def test_two_runs_of_one_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    for name in ("a", "b"):
+        recipe_file(tmp_path).rename(tmp_path / "all" / f"{name}.yaml")
+    with pytest.raises(RecipeError, match=r"several runs would share .*/run: give each recipe its own 'out'"):
+        variants(str(tmp_path / "all"), [], [])
+
+
+@pytest.mark.parametrize("text", ["loss.balance.p", "loss.balance.p="])
+def test_a_sweep_without_values_shows_how_it_is_written(recipe: Recipe, tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"write KEY=VALUE,VALUE,... for example loss.balance.p=0.0,0.5,1.0"):
+        variants(str(tmp_path / "r.yaml"), [], [text])
+
+
+# --- the snapshot --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_for_a_job_is_private_and_whole(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Mine: ...\n")
+    plain = load(recipe_file(tmp_path), [f"teachers.one.adapter={tmp_path}/mine.py:Mine"])
+    submission = plan_submission([Variant(plain)], {"gpus_per_node": 0})
+    submission._write()
+    assert submission.folder.parent == tmp_path / "run" / "launch"
+    for path in (submission.folder, submission.folder.parent):
+        assert path.stat().st_mode & 0o777 == 0o700
+    resolved = submission.recipe_file(submission.runs[0])
+    assert resolved.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "mine.py").unlink()
+    adapter = load(resolved).teachers["one"].adapter
+    assert adapter is not None
+    assert Path(adapter.partition(":")[0]).read_text() == "class Mine: ...\n"
+    code = submission.folder / "code"
+    assert {"unicscale", "unicscale_teachers", "unicscale_launch", "GIT"} <= {path.name for path in code.iterdir()}
+    see = "import unicscale as u, unicscale_launch.job as j, unicscale_teachers.dino as d; "
+    see += "print(u.__file__, j.__file__, d.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", see],
+        env=os.environ | {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert all(word.startswith(str(code)) for word in done.stdout.split()), done.stdout + done.stderr
+
+
+def test_a_folder_without_write_permission_is_refused_and_untouched(recipe: Recipe) -> None:
+    with pytest.raises(CheckpointError, match=r"the run folder /proc/run cannot be written"):
+        open_run(recipe.model_copy(update={"out": "/proc/run"}))

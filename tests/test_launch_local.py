@@ -1,0 +1,77 @@
+"""launch/local.py for real: two ranks, a death, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults.recipe import write_images, write_recipe
+
+pytestmark = pytest.mark.timeout(400)
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def start(folder: Path, *options: str, steps: int) -> subprocess.Popen:
+    """The command, with a group of its own as at a terminal."""
+    recipe = write_recipe(folder / "r.yaml", write_images(folder / "images"), folder / "run", steps=steps)
+    return subprocess.Popen(
+        [sys.executable, "launch/local.py", str(recipe), "--ranks", "2", *options],
+        cwd=REPOSITORY, start_new_session=True, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(folder)},
+    )  # fmt: skip
+
+
+def until_step(folder: Path, launch: int, steps: int, command: subprocess.Popen) -> None:
+    """Wait until that launch has logged so many steps."""
+    file = folder / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 150
+    while True:
+        lines = file.read_text().splitlines() if file.exists() else []
+        if sum(json.loads(line).get("launch") == launch for line in lines) >= steps:
+            return
+        assert command.poll() is None, command.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def launches(folder: Path) -> list[dict]:
+    """As run.json has them."""
+    return json.loads((folder / "run" / "run.json").read_text())["launches"]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_others_and_all_go_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    command = start(tmp_path, "--restarts", "1", steps=60)
+    until_step(tmp_path, launch=1, steps=10, command=command)
+    os.kill(launches(tmp_path)[0]["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+    until_step(tmp_path, launch=2, steps=1, command=command)
+    print(f"training again after {time.monotonic() - killed:.0f} s")
+    _, said = command.communicate(timeout=200)
+    assert command.returncode == 0, said
+    assert "a rank was killed (SIGKILL); 1 restarts left" in said
+    first, second = launches(tmp_path)
+    assert second["step"] >= 3  # every third step is saved, and a save may have been on its way
+    assert first["submission"] == second["submission"]
+    assert second["ended"]["exit"] == 0
+
+
+def test_ctrl_c_saves_and_leaves_with_75(tmp_path: Path) -> None:
+    command = start(tmp_path, steps=100000)
+    until_step(tmp_path, launch=1, steps=5, command=command)
+    os.killpg(command.pid, signal.SIGINT)
+    sent = time.time()
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 75, said
+    [launch] = launches(tmp_path)
+    assert launch["ended"]["exit"] == 75
+    assert launch["ended"]["asked"].startswith("SIGINT")
+    assert launch["ended"]["time"] - sent < 10
+    assert (tmp_path / "run" / "checkpoints" / f"step-{launch['ended']['step']:08d}" / "manifest.json").exists()
+    assert "stopped; the same command goes on" in said

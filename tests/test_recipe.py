@@ -1,0 +1,179 @@
+"""Recipes: what is accepted, and what a person reads when it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unicscale.errors import RecipeError
+from unicscale.recipe import Recipe, dump, load
+
+GOOD = """\
+schema: 1
+out: runs/x
+data: {train: [images], images_per_step: 64}
+student: {arch: vit_base, drop_path: 0.1}
+teachers:
+  a: {plugin: dino}
+loss: {balance: {kind: teacher_dropping, p: 0.5}}
+stages:
+  - {name: low, size: 224, epochs: 2, lr: {peak: 3e-4}}
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "r.yaml") -> str:
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def said(path: str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load(path, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value).replace(str(Path(path).parent) + "/", "")
+
+
+def test_a_number_that_yaml_reads_as_text_is_a_number(tmp_path: Path) -> None:
+    assert load(write(tmp_path, GOOD)).stages[0].lr.peak == 3e-4
+
+
+def test_the_resolved_recipe_reads_back_to_itself(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path, GOOD))
+    assert load(write(tmp_path, dump(recipe), "again.yaml")) == recipe
+
+
+def test_an_unknown_key_names_the_line_the_nearest_key_and_what_the_section_takes(tmp_path: Path) -> None:
+    text = said(write(tmp_path, GOOD.replace("drop_path: 0.1", "droppath: 0.1")))
+    assert text == (
+        "r.yaml:4: 'student.droppath' is not a key. Did you mean 'drop_path'?\n"
+        "  'student' takes: arch, drop_path, layer_scale, options, patch, registers"
+    )
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    broken = GOOD.replace("0.5}}", "1.5}}").replace("epochs: 2", "epochs: x").replace("out: runs/x\n", "")
+    text = said(write(tmp_path, broken))
+    assert "'loss.balance.p' is '1.5'; it must be at most 1.0." in text
+    assert "'stages.0.epochs' is 'x'; it must be a number." in text
+    assert "'out' is missing. Say where the run goes: 'out: runs/NAME'." in text
+
+
+BROKEN = {
+    "unset variable": (
+        GOOD.replace("[images]", '["${UNICSCALE_NOT_SET}/train"]'),
+        "r.yaml:3: 'data.train.0' uses ${UNICSCALE_NOT_SET}, which is not set.",
+    ),
+    "duplicate key": (GOOD + "out: runs/y\n", "r.yaml:10: 'out' is written twice; first at "),
+    "tab": (GOOD.replace("  a: {", "\ta: {"), "a tab where YAML wants spaces. Indent with two spaces."),
+    "empty": ("", "r.yaml is empty. A recipe starts with 'schema: 1'"),
+    "comment only": ("# nothing\n", "r.yaml is empty."),
+    "a list": ("- a\n- b\n", "r.yaml:1: a recipe is a mapping ('key: value' lines), this is a list."),
+    "not YAML": (GOOD.replace("teachers:", "teachers: ["), "not YAML:"),
+    "unknown kind": (
+        GOOD.replace("teacher_dropping", "teacher_droping"),
+        "'loss.balance.kind' is 'teacher_droping'. Did you mean 'teacher_dropping'?",
+    ),
+    "two lengths": (
+        GOOD.replace("epochs: 2", "epochs: 2, steps: 3"),
+        "'stages.0': say how long: exactly one of epochs, steps, images",
+    ),
+    "no teachers": (
+        GOOD.replace("  a: {plugin: dino}\n", "").replace("teachers:", "teachers: {}"),
+        "'teachers' is empty; it must be at least one item.",
+    ),
+    "negative": (
+        GOOD.replace("images_per_step: 64", "images_per_step: -1"),
+        "r.yaml:3: 'data.images_per_step' is '-1'; it must be at least 1.",
+    ),
+    "wrong schema": (GOOD.replace("schema: 1", "schema: 2"), "r.yaml:1: 'schema' is '2'."),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=str)
+def test_a_broken_recipe_says_where_and_what(tmp_path: Path, case: str) -> None:
+    text, expected = BROKEN[case]
+    assert expected in said(write(tmp_path, text))
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "unic_l.yaml")
+    assert "Did you mean 'unic_l.yaml'?" in said(str(tmp_path / "unic-l.yaml"))
+
+
+def test_a_directory_and_a_binary_file_are_no_recipes(tmp_path: Path) -> None:
+    assert "is a directory" in said(str(tmp_path))
+    (tmp_path / "b.yaml").write_bytes(b"\x89PNG\x00\xff\xfe")
+    assert "is not text" in said(str(tmp_path / "b.yaml"))
+
+
+def test_overrides_take_numbers_booleans_lists_and_list_items(tmp_path: Path) -> None:
+    changes = [
+        "stages.0.epochs=1",
+        "engine.compile=true",
+        "engine.betas=[0.8, 0.9]",
+        "stages.0.lr.peak=1e-3",
+        "out=a/b",
+    ]
+    recipe = load(write(tmp_path, GOOD), changes)
+    assert recipe.stages[0].epochs == 1
+    assert recipe.engine.compile is True
+    assert recipe.engine.betas == (0.8, 0.9)
+    assert recipe.stages[0].lr.peak == 1e-3
+    assert recipe.out == "a/b"
+
+
+def test_a_wrong_override_names_itself(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert said(path, "stages.3.epochs=1") == "'stages.3.epochs=1': 'stages' is a list and holds 0..0, not '3'."
+    assert said(path, "nonsense").startswith("'nonsense' is not an override. Write KEY=VALUE")
+    assert "'student.dropath=1': 'student.dropath' is not a key. Did you mean 'drop_path'?" in said(
+        path, "student.dropath=1"
+    )
+
+
+def test_another_kind_leaves_the_keys_of_the_old_one_behind(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path, GOOD), ["loss.balance.kind=none"])
+    assert recipe.loss.balance.kind == "none"
+
+
+def test_extends_changes_only_what_it_says_and_errors_name_the_right_file(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "base.yaml")
+    child = write(tmp_path, "extends: base.yaml\nout: runs/child\nloss: {balance: {kind: none}}\n", "child.yaml")
+    recipe = load(child)
+    assert (recipe.out, recipe.loss.balance.kind, recipe.student.arch) == ("runs/child", "none", "vit_base")
+    broken = write(tmp_path, "extends: base.yaml\nstudent: {drop_path: 2}\n", "broken.yaml")
+    assert said(broken) == "broken.yaml:2: 'student.drop_path' is '2'; it must be less than 1.0."
+    grandchild = write(tmp_path, "extends: child.yaml\n", "grandchild.yaml")
+    assert "extends nothing itself" in said(grandchild)
+
+
+def test_the_schema_completes_keys() -> None:
+    schema = Recipe.model_json_schema(by_alias=True)
+    assert {"schema", "out", "teachers", "stages"} <= set(schema["properties"])
+
+
+def test_dumped_recipes_are_plain_yaml(tmp_path: Path) -> None:
+    assert yaml.safe_load(dump(load(write(tmp_path, GOOD))))["schema"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (("stages.0.size=[224, 225]", "student.patch=14"),
+         "stages.0.size: 225 is not a multiple of the student's patch, 14. The nearest sizes are 224 or 238."),
+        (("projector={kind: ladder, blocks: [12]}",), "projector.blocks: there is no block 12; the student has 12"),
+        (("loss.balance.kind=own_data",), "loss.balance.kind: own_data, and no data set names its teachers."),
+        (("data.train=[{path: x, teachers: [b]}]",), "data.train: 'b' is not one of the teachers a."),
+        (("standardize.kind=file",), "kind 'file' needs a 'path'"),
+        (("standardize={kind: frozen, freeze_after: soon}",), "freeze_after 'soon' is no duration: say '500 steps'"),
+        (("stages.0.warmup=a bit",), "warmup 'a bit' is no duration: say '500 steps'"),
+        (("loss={balance: {kind: manual, weights: {b: 1}}}",), "['b'], which are not among the teachers"),
+        (("loss.balance.p=-0.1",), "'loss.balance.p' is '-0.1'; it must be at least 0"),
+    ],
+)  # fmt: skip
+def test_sections_that_do_not_fit_each_other_are_refused_by_their_keys(
+    tmp_path: Path, change: tuple[str, ...], text: str
+) -> None:
+    assert text in said(write(tmp_path, GOOD), *change)

@@ -1,0 +1,89 @@
+"""A whole run, from recipe to run folder; and what a person reads when it cannot begin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from faults.recipe import write_images, write_recipe
+from test_cli import unicscale
+
+from unicscale.errors import CheckpointError, UserError
+from unicscale.recipe import load
+from unicscale.train import train
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    return train(load(str(write_recipe(folder / "r.yaml", images, folder / "out", steps=24)))).root
+
+
+def records(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_the_folder_of_the_design(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert {"recipe.yaml", "run.json", "metrics.jsonl", "checkpoints", "logs", "evaluation"} <= names
+    assert "lock" not in names  # released
+    assert (run / "checkpoints" / "LATEST").read_text().strip() == "step-00000024"
+    assert load(str(run / "recipe.yaml")).seed == 5
+
+
+def test_the_loss_falls_and_both_stages_are_told(run: Path) -> None:
+    logged = [r for r in records(run) if "loss" in r]
+    early, late = logged[2:6], logged[-4:]
+    assert sum(r["loss"] for r in late) < sum(r["loss"] for r in early)
+    assert [logged[0]["stage"], logged[-1]["stage"]] == [0, 1]
+    assert {"loss/one", "loss/two/cls/cos", "keep/one", "lr", "grad_norm", "time/teachers"} <= logged[-1].keys()
+
+
+def test_the_same_command_again_finds_nothing_to_do(run: Path) -> None:
+    before = (run / "metrics.jsonl").read_text()
+    train(load(str(run / "recipe.yaml")))
+    assert (run / "metrics.jsonl").read_text() == before
+    assert len(json.loads((run / "run.json").read_text())["launches"]) >= 2
+
+
+CUT = {"stages": [{"name": "a", "size": 36, "steps": 2, "lr": {"peak": 1e-3}}]}
+WRONG = {
+    "a missing folder": ({"data__train": ["/nowhere/train"]}, 3, "/nowhere/train"),
+    "an unknown plug-in": ({"teachers__one": {"plugin": "dyno"}}, 4, "no teacher plug-in is called 'dyno'"),
+    "a size the patch does not divide": (CUT, 2, "not a multiple of the student's patch, 8. The nearest sizes"),
+    "a block that is not there": ({"projector__blocks": [7]}, 2, "there is no block 7; the student has 2"),
+    "an arch nobody knows": ({"student__arch": "vit_bass"}, 2, "student.arch: 'vit_bass'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG, ids=str)
+def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path, images: Path, case: str) -> None:
+    changes, code, expected = WRONG[case]
+    recipe = write_recipe(tmp_path / "r.yaml", images, tmp_path / "out", **changes)
+    with pytest.raises(UserError) as refused:
+        train(load(str(recipe)))
+    assert refused.value.exit_code == code
+    assert expected in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_no_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(16):
+        (tmp_path / "images" / f"{number}.jpg").write_text("not an image")
+    ran = unicscale("train", str(write_recipe(tmp_path / "r.yaml", tmp_path / "images", tmp_path / "out")))
+    assert (ran.returncode, "Traceback" in ran.stderr) == (3, False), ran.stderr
+    assert ".jpg" in ran.stderr
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "file").write_text("")
+    recipe = write_recipe(tmp_path / "r.yaml", images, tmp_path / "file" / "out")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        train(load(str(recipe)))

@@ -1,0 +1,5 @@
+"""`python -m unicscale` and `torchrun -m unicscale`."""
+
+from unicscale.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""From a recipe to everything that one training loop turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from unicscale import checkpoint, stages
+from unicscale.balance import Balance, build_balance
+from unicscale.checkpoint import Saver
+from unicscale.contracts import Batch, Progress
+from unicscale.data.loader import Loader, open_loader
+from unicscale.interop import loading as interop
+from unicscale.launches import note_plan
+from unicscale.metrics import Console, Log, open_mirrors
+from unicscale.plan import Plan, PlannedStage
+from unicscale.recipe import Recipe
+from unicscale.recipe.sections import Source
+from unicscale.runs import RunFolder
+from unicscale.sharding import Engine, build_engine
+from unicscale.student import build_student
+from unicscale.targets import Teachers
+from unicscale.vit import check_size
+from unicscale.world import World
+
+SETS_APART = 1 << 40  # sample numbers of different data sets must not draw the same numbers
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the loop turns, all of it bound to one rank."""
+
+    recipe: Recipe
+    world: World
+    plan: Plan
+    loader: Loader
+    engine: Engine
+    teachers: Teachers
+    balance: Balance
+    progress: Progress
+    states: checkpoint.States  # what a checkpoint holds beside the engine's pieces
+    begin: Callable[[PlannedStage, PlannedStage | None], None]  # a stage, after the one before it
+    saver: Saver
+    log: Log
+
+    def draws(self, batch: Batch) -> dict[str, Any]:
+        """What makes this micro-batch's random choices: (seed, step), sample and data set."""
+        index = sample_numbers(batch)
+        key = (self.recipe.seed, self.progress.step)
+        self.engine.student.set_draws(key, index)
+        return {"key": key, "index": index, "domain": batch.domain}
+
+
+def sample_numbers(batch: Batch) -> Tensor:
+    """(B,) unique over all data sets of the run."""
+    return batch.index + batch.domain * SETS_APART
+
+
+def survey(recipe: Recipe, world: World) -> Loader:
+    """Everything that can be refused without a model is refused here, before the run folder is touched."""
+    dims = Teachers.dims_of(recipe.teachers)
+    trunk = build_student(recipe.student, recipe.projector, dims, recipe.stages[0].size_list[0]).trunk
+    sizes = sorted({size for stage in recipe.stages for size in stage.size_list})
+    for size in sizes:
+        check_size(size, trunk.patch)
+    stages.refuse_lost_starts(recipe.stages)
+    Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=sizes, world=world)
+    return open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)
+
+
+def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Parts:
+    """Build, place, fill; then go on from the newest whole checkpoint, if there is one."""
+    facts = {"images_per_epoch": loader.images_per_epoch}
+    found = checkpoint.find(run.checkpoints, world, facts)
+    progress = found.progress if found else Progress()
+    plan = Plan.of(
+        recipe.stages,
+        images_per_epoch=loader.images_per_epoch,
+        images_per_step=recipe.data.images_per_step,
+        standardize=recipe.standardize,
+        track=recipe.track,
+        save=recipe.save,
+        evaluate=recipe.evaluate,
+    )
+    size = max(plan.stages[progress.stage].sizes)  # the stage that the checkpoint was in, not the one it leads to
+    student = build_student(recipe.student, recipe.projector, Teachers.dims_of(recipe.teachers), size)
+    engine = build_engine(
+        recipe.engine, student, seed=recipe.seed, world=world, micro_batches=loader.micro_batches, size=size
+    )
+    teachers = Teachers.build(
+        recipe.teachers,
+        recipe.standardize,
+        student_patch=student.trunk.patch,
+        engine=engine,
+        engine_section=recipe.engine,
+        world=world,
+    )
+    sources = [source.teachers if isinstance(source, Source) else None for source in recipe.data.train]
+    balance = build_balance(recipe.loss.balance, list(recipe.teachers), sources).to(world.device)
+    parameters = [name for name, _ in student.named_parameters()]
+    begin = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at)
+    states: checkpoint.States = {"statistics": teachers, "balance": balance}
+    if found:
+        checkpoint.restore(found, engine, world, parameters=parameters, states=states)
+    else:
+        begin(plan.stages[0], None)
+    saver = Saver(run.checkpoints, recipe, world, parameters=parameters, facts=facts)
+    log = open_log(recipe, run, world, plan, progress)
+    return Parts(recipe, world, plan, loader, engine, teachers, balance, progress, states, begin, saver, log)
+
+
+def weights_at(path: str) -> dict[str, Tensor]:
+    """The parameters a stage may start from: a run's, a checkpoint's, an export's, or an official UNIC file's."""
+    return {name: parameter.detach() for name, parameter in interop.read(path).student.named_parameters()}
+
+
+def open_log(recipe: Recipe, run: RunFolder, world: World, plan: Plan, progress: Progress) -> Log:
+    """Rank 0 speaks; the others keep quiet."""
+    if not world.main:
+        return Log(None, [])
+    facts = note_plan(run, plan.steps)
+    mirrors = open_mirrors(recipe.track, run.root, facts["id"], recipe.model_dump(mode="json", by_alias=True))
+    console = Console(plan.steps, progress.step, list(recipe.teachers))
+    return Log(run.metrics, [console, *mirrors], launch=len(facts["launches"]))

@@ -1,0 +1,94 @@
+"""Commands: jobs, logs, stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unicscale.jobs import Status
+
+COLUMNS = ("run", "state", "job", "step", "loss", "left", "where")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.command()(jobs)
+    app.command()(logs)
+    app.command()(stop)
+
+
+def jobs(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="All known runs if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """What is queued, running, requeued, finished; how far, how long still, the last loss, where."""
+    from unicscale.jobs import find, statuses
+
+    found = statuses(find(runs or []))
+    if as_json:
+        for status in found:
+            print(json.dumps(dataclasses.asdict(status)))
+        return
+    if not found:
+        print("no runs: none below runs/, none started by launch/slurm.py or launch/local.py")
+        return
+    rows = [COLUMNS, *map(_row, found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row, status in zip(rows, [None, *found], strict=True):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if status is not None and status.state in ("failed", "stopped") and status.why:
+            print(f"    {status.why}")
+
+
+def logs(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    rank: Annotated[int, typer.Option(help="Whose.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what comes.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="From the end.")] = 40,
+) -> None:
+    """A rank's log."""
+    from unicscale.errors import CheckpointError
+    from unicscale.jobs import follow as read_on
+    from unicscale.jobs import open_existing
+
+    folder = open_existing(run)
+    file = folder.log_of(rank)
+    if not file.exists():
+        there = sorted(int(path.stem.removeprefix("rank-")) for path in folder.logs.glob("rank-*.log"))
+        held = f"ranks {there[0]} to {there[-1]} have" if there else "the run has not begun; no rank has"
+        raise CheckpointError(f"rank {rank} has no log in {folder.logs}: {held} one.")
+    try:
+        for line in read_on(file, lines, forever=follow):
+            print(line, end="", flush=True)
+    except KeyboardInterrupt:
+        return
+
+
+def stop(runs: Annotated[list[str], typer.Argument(metavar="RUN...")]) -> None:
+    """Ask runs to save and leave; queued ones are cancelled. The same command continues them."""
+    import getpass
+    import platform
+
+    from unicscale.jobs import open_existing
+    from unicscale.jobs import stop as ask
+
+    for run in runs:
+        print(ask(open_existing(run), f"{getpass.getuser()}@{platform.node()}"))
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    step = f"{status.step}/{status.steps}" if status.steps else str(status.step)
+    loss = "" if status.loss is None else f"{status.loss:.4f}"
+    tries = f" (launch {status.launches})" if status.launches > 1 else ""
+    return (status.run, status.state + tries, status.job or "", step, loss, _left(status.eta), status.where)
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

@@ -1,0 +1,244 @@
+"""Commands: teachers list|show|check|fetch|stats|new."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An installed teacher; `list` shows them.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[a=b]...", help="Its options: size=large text=true")]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", help="A path, a URL, hf:ORG/REPO or timm:ID, instead of the official file."),
+]
+
+commands = typer.Typer(help="The frozen encoders one can learn from.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.add_typer(commands, name="teachers")
+
+
+@commands.command("list")
+def list_() -> None:
+    """Every installed teacher, and whether its weights are here; imports none of them."""
+    from unicscale.cards import card
+    from unicscale.teacher import listing
+
+    rows = [("NAME", "FROM", "SIZES", "LICENCE", "WEIGHTS HERE")]
+    for listed in listing():
+        known = card(listed)
+        here = "in the package" if known.bundled else " ".join(known.present) or ("none" if known.files else "-")
+        origin = f"{listed.distribution} {listed.version}"
+        rows.append((listed.name, origin, " ".join(known.files) or "-", known.licence or "-", here))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@commands.command()
+def show(name: Name, settings: Settings = None) -> None:
+    """What a teacher is and which options it takes."""
+    from unicscale.teacher import find, options_of, select
+
+    plugin, listed = find(name), select(name)
+    fields = plugin.Options.model_fields
+    print(f"{name}: {(type(plugin).__doc__ or 'a teacher').strip().splitlines()[0]}")
+    print(f"  {'from':<14} {listed.distribution} {listed.version} ({listed.target})")
+    asked = [key for key, field in fields.items() if field.is_required()]
+    if asked and not settings:
+        print(f"  {'the rest':<14} depends on what you say: `unicscale teachers show {name} {asked[0]}=...`")
+    else:
+        for label, value in _facts(plugin, options_of(plugin, name, parse(settings)), name).items():
+            print(f"  {label:<14} {value}")
+    print("options" if fields else "no options of its own")
+    for key, field in fields.items():
+        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)}"
+        print(f"  {key}: {_kinds(field.annotation)} ({default})")
+        if field.description:
+            print(f"      {field.description}")
+
+
+def _facts(plugin: Any, options: Any, name: str) -> dict[str, str]:
+    spec = plugin.spec(options)
+    return {
+        "tokens": f"{spec.dim} wide, one per {spec.patch}×{spec.patch} pixels",
+        "native size": f"{spec.size} pixels" + (", no other" if spec.fixed_size else ""),
+        "normalisation": f"mean {_numbers(spec.mean)}, deviation {_numbers(spec.std)}",
+        "licence": spec.licence,
+        "citation": spec.citation or "-",
+        "weights": _weights(plugin, options, spec, name),
+    }
+
+
+@commands.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME|RECIPE", help="One teacher, or all that a recipe names.")],
+    settings: Settings = None,
+    weights: WeightsOption = None,
+) -> None:
+    """Bring official weights into the cache ($UNICSCALE_CACHE); run it where there is a network."""
+    from unicscale import cache
+    from unicscale.fetch import fetch as bring
+    from unicscale.recipe.sections import TeacherSection
+    from unicscale.teacher import find, options_of
+
+    if name.endswith((".yaml", ".yml")):
+        from unicscale.recipe import load
+
+        sections = load(name, settings or []).teachers
+    else:
+        sections = {name: TeacherSection.model_validate({**parse(settings), "weights": weights or "auto"})}
+    for each, section in sections.items():
+        plugin = find(each, section)
+        options = options_of(plugin, each, section.options)
+        file = cache.wanted(section.weights, plugin.spec(options).weights, plugin.bundled(options), each)
+        if section.weights == "random" or file.url is None:
+            print(f"{each}: nothing to fetch (weights: {section.weights})")
+            continue
+        state = "fetched" if bring(file, each) else "was here"
+        print(f"{each}: {state}: {file.path}\n  {plugin.spec(options).licence}; from {file.url}")
+
+
+@commands.command()
+def check(name: Name, settings: Settings = None, weights: WeightsOption = None) -> None:
+    """Run the contract of unicscale.testing on a teacher, in a process of its own."""
+    from unicscale.errors import TeacherError
+    from unicscale.teacher import find
+
+    find(name)  # a plug-in that cannot even be imported is said so, not drowned in a test log
+    if importlib.util.find_spec("pytest") is None:
+        raise TeacherError("the contract is a pytest class: `uv pip install pytest` first.")
+    given = {**parse(settings)}
+    test = (
+        "from unicscale.testing import TeacherContract\n\n\n"
+        f"class TestContract(TeacherContract):\n"
+        f"    teacher = {name!r}\n    options = {given or None!r}\n    weights = {weights and _absolute(weights)!r}\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "test_contract.py"
+        file.write_text(test)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-v",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            str(file),
+        ]
+        ended = subprocess.run([*command, f"--rootdir={folder}"], cwd=folder)
+    if ended.returncode:
+        raise TeacherError(f"'{name}' breaks the contract: see above. docs/teacher.md says what each point asks for.")
+    print(f"{name}: keeps the contract")
+
+
+@commands.command()
+def stats(
+    name: Annotated[str, typer.Argument(metavar="NAME|RECIPE", help="One teacher, or all that a recipe names.")],
+    images: Annotated[Path, typer.Argument(help="A folder of images or a .beton.")],
+    settings: Settings = None,
+    weights: WeightsOption = None,
+    out: Annotated[Path | None, typer.Option(help="A safetensors file for `standardize: {kind: file}`.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels; by default each teacher's native size.")] = None,
+    limit: Annotated[int | None, typer.Option(help="No more images than this.")] = None,
+    batch: Annotated[int, typer.Option(help="Images per forward.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Mean norm and deviations of a teacher's tokens on a data set; --out saves what standardises by them."""
+    from unicscale import statistics
+    from unicscale.data.once import open_eval
+    from unicscale.frozen import open_frozen
+    from unicscale.recipe.sections import TeacherSection
+
+    if name.endswith((".yaml", ".yml")):
+        from unicscale.recipe import load
+
+        sections = load(name, settings or []).teachers
+    else:
+        sections = {name: TeacherSection.model_validate({**parse(settings), "weights": weights or "auto"})}
+    found = {}
+    for each, section in sections.items():
+        teacher = open_frozen(each, section, device)
+        pixels = open_eval(str(images), size=size or teacher.spec.size, device=device, batch=batch, limit=limit)
+        found[each] = statistics.estimate(teacher(part) for part, _, _ in pixels)
+    print(statistics.table(found))
+    if out is not None:
+        statistics.save(out, found)
+        print(f"{out}: write `standardize: {{kind: file, path: {out}}}` into the recipe")
+
+
+@commands.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As recipes will call it, for example my_teacher.")],
+    out: Annotated[Path, typer.Option(help="The folder in which its distribution is laid down.")] = Path("."),
+) -> None:
+    """Lay down the distribution of a new teacher: adapter, contract test, pyproject, README."""
+    from unicscale.scaffold import scaffold
+
+    folder = scaffold(name, out)
+    print(f"{folder}\n  uv pip install -e {folder} && python -m pytest {folder}")
+
+
+def parse(settings: list[str] | None) -> dict[str, Any]:
+    """`size=large text=true` as the recipe would say it."""
+    import yaml
+
+    from unicscale.errors import RecipeError
+
+    given: dict[str, Any] = {}
+    for text in settings or []:
+        key, equals, raw = text.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"'{text}' is not an option. Write KEY=VALUE, for example size=large.")
+        given[key] = yaml.safe_load(raw)
+    return given
+
+
+def _absolute(weights: str) -> str:
+    from unicscale.cache import REMOTE
+
+    return weights if weights.startswith(REMOTE) or weights == "random" else str(Path(weights).expanduser().resolve())
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _kinds(annotation: Any) -> str:
+    """What an option takes, as a person would write it."""
+    from typing import get_args, get_origin
+
+    from pydantic import BaseModel
+
+    from unicscale.teacher import literals
+
+    if literals(annotation):
+        others = [part for part in get_args(annotation) if get_origin(part) is None and isinstance(part, type)]
+        return " | ".join([*literals(annotation), *(_kinds(part) for part in others)])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "{" + ", ".join(annotation.model_fields) + "}"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _weights(plugin: Any, options: Any, spec: Any, name: str) -> str:
+    from unicscale import cache
+    from unicscale.errors import TeacherError
+
+    try:
+        file = cache.wanted("auto", spec.weights, plugin.bundled(options), name)
+    except TeacherError:
+        return "no official file in this form: say `weights: PATH`"
+    if file.url is None:
+        return f"in the package: {file.path.name}"
+    here = f"here: {file.path}" if file.present else f"not here; `unicscale teachers fetch {name}` brings them"
+    return f"{here} (from {file.url})"

@@ -1,0 +1,103 @@
+"""Commands: check, plan, train, demo."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, for example recipes/unic_l.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=v]...", help="Changes to it: engine.kind=fsdp2 stages.0.epochs=1")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.command()(demo)
+    app.command()(check)
+    app.command()(plan)
+    app.command()(train)
+
+
+def check(
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE")] = None,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes and leave.")] = False,
+) -> None:
+    """Validate a recipe and print it resolved."""
+    from unicscale.cards import introduce
+    from unicscale.errors import RecipeError
+    from unicscale.recipe import Recipe, dump, load
+    from unicscale.recipe.yaml_lines import read
+
+    if schema:
+        print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=1))
+        return
+    if recipe is None:
+        raise RecipeError("which recipe? `unicscale check recipes/unic_l.yaml`, or --schema for the JSON Schema.")
+    resolved = load(recipe, overrides or [])
+    places = read(recipe)
+    teachers = [introduce(name, section, places.place) for name, section in resolved.teachers.items()]
+    print(dump(resolved), end="")
+    print("\n".join(f"# {line}" for line in teachers))
+
+
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    gpus: Annotated[int | None, typer.Option(help="Ranks; as the recipe launches if left out.")] = None,
+    memory: Annotated[float, typer.Option(help="GiB on each.")] = 80.0,
+) -> None:
+    """Parameters, FLOPs, memory per rank, steps and GPU-hours of a recipe."""
+    from unicscale import cost
+    from unicscale.cards import introduce
+    from unicscale.recipe import load
+
+    resolved = load(recipe, overrides or [], unset="keep")
+    print(cost.report(resolved, gpus, memory))
+    print("\n".join(introduce(name, section) for name, section in resolved.teachers.items()))
+
+
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
+) -> None:
+    """Train in this process group; goes on by itself where it left off."""
+    from unicscale import rendezvous, stop
+    from unicscale.launches import refuse_early
+    from unicscale.recipe import load
+    from unicscale.runs import RunFolder
+
+    stop.listen()  # before the slow imports: a signal that comes during them is not lost
+    resolved = load(recipe, overrides or [])
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    if resolved.dry_run is None:  # which leaves the run folder alone
+        refuse_early(resolved, main=rank == 0)
+    rendezvous.prepare(RunFolder(Path(resolved.out)).launch)
+    if resolved.dry_run is not None:
+        from unicscale.dry_run import rehearse
+
+        page = rehearse(resolved)
+        if rank == 0:
+            print(page)
+        return
+    from unicscale.train import train as run
+
+    folder = run(resolved, fresh=fresh)
+    if rank == 0:
+        print(f"finished: {folder.root}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Another seed, other scenes.")] = 0,
+) -> None:
+    """Draw scenes, distil two small teachers in two stages, evaluate, print a table (CPU)."""
+    from unicscale import demo as story
+
+    story.run(out, seed)

@@ -1,0 +1,90 @@
+"""The types at the doors: what one room hands to the next.
+
+torch is imported for type checkers only, so that `unicscale check` and friends answer without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Features(NamedTuple):
+    """What an encoder says of a batch of images.
+
+    A NamedTuple, because it leaves sharded modules and ZeRO-3 walks tuples, lists and dicts only.
+    """
+
+    summary: Tensor  # (B, D)     CLS, or what the model calls its image token
+    patches: Tensor  # (B, N, D)  row-major grid, without CLS and registers
+
+
+class Seen(NamedTuple):
+    """All that a student's forward returns; nothing calls another method of it."""
+
+    features: Features  # the trunk's own, after its final norm: for evaluation and export
+    answers: dict[str, Features]  # the projector's guess, one per teacher, still standardised
+
+
+class Loss(NamedTuple):
+    """One scalar to differentiate, and everything worth a curve."""
+
+    total: Tensor  # scalar with the graph
+    terms: dict[str, Tensor]  # name -> detached scalar, still on the device
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch of one rank."""
+
+    images: Tensor  # (B, 3, H, W) uint8, on the device, un-normalised: each model normalises for itself
+    index: Tensor  # (B,) int64, the sample's number in its data set
+    domain: Tensor  # (B,) int64, which data set it came from
+
+
+@dataclass(slots=True)
+class Progress:
+    """Everything about where a run is. `step` and `images` count over the whole run, all stages and ranks."""
+
+    stage: int = 0
+    step: int = 0  # optimiser steps done
+    images: int = 0  # images consumed: the loader's whole state
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where a teacher's official weights live; fetched on a login node, never by a compute node."""
+
+    url: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSpec:
+    """What a teacher is, said before a byte of it is loaded."""
+
+    dim: int  # width of its tokens
+    patch: int
+    size: int  # native pixels, square
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licence: str
+    citation: str = ""
+    weights: Weights | None = None
+    fixed_size: bool = False  # True: only `size` is understood, never interpolated
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Count, mean and centred second moment of some tokens; these merge exactly, in any order."""
+
+    count: Tensor  # ()   float64
+    mean: Tensor  # (D,) float64
+    m2: Tensor  # (D,) float64, sum of squared deviations from `mean`

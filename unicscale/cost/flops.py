@@ -1,0 +1,70 @@
+"""FLOPs of one image by closed formulas over the shapes of modules on meta; a multiply-add is two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unicscale.sharding.units import LADDER, stacks
+
+
+def encoder(module: nn.Module, patches: int, tokens: int) -> int:
+    """A ViT's forward: every matrix of its blocks once per token, attention, and the patch embedding."""
+    blocks = [block for path, stack in stacks(module) if path.split(".")[0] != LADDER for block in stack]
+    width = width_of(blocks[0])
+    matrices = sum(p.numel() for block in blocks for p in block.parameters() if p.ndim > 1)
+    return 2 * tokens * matrices + 4 * len(blocks) * tokens**2 * width + stem(module, patches)
+
+
+def stem(module: nn.Module, patches: int) -> int:
+    """The patch embedding's forward."""
+    return 2 * patches * sum(p.numel() for p in module.parameters() if p.ndim == 4)
+
+
+def trained(trunk: nn.Module, patches: int, tokens: int) -> int:
+    """Forward and backward, which is twice the forward, except that no pixel wants a gradient.
+
+    Flash attention computes its scores again in backward; that is its own affair, and not counted.
+    """
+    return 3 * encoder(trunk, patches, tokens) - stem(trunk, patches)
+
+
+def ladder(projector: nn.Module, patches: int) -> int:
+    """Perceptrons: every matrix once per token that it reads; those named `cls` read one."""
+    flops = 0
+    for name, parameter in projector.named_parameters():
+        if parameter.ndim > 1:
+            tokens = {"cls": 1, "patch": patches}.get(name.split(".")[-3], patches + 1)
+            flops += 2 * tokens * parameter.numel()
+    return flops
+
+
+def width_of(block: nn.Module) -> int:
+    """Of the residual stream: what the block's first norm scales."""
+    return next(m.weight.numel() for m in block.modules() if isinstance(m, nn.LayerNorm))
+
+
+def registers_of(module: nn.Module) -> int:
+    """Extra tokens beside CLS and patches."""
+    return sum(p.shape[-2] for name, p in module.named_parameters() if name.split(".")[-1].startswith("reg"))
+
+
+def counted(module: Any, *inputs: Tensor | list[Tensor]) -> int:
+    """What torch counts in one forward; for modules that no formula here knows."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*inputs)
+    return counter.get_total_flops()
+
+
+def teacher(frozen: Any, size: int) -> int:
+    """One forward at `size` pixels: by formula for a plain ViT, else counted on meta."""
+    found = list(stacks(frozen))
+    plain = len(found) == 1 and not any(isinstance(m, nn.Conv1d | nn.Conv3d) for m in frozen.modules())
+    if plain and len([p for p in frozen.parameters() if p.ndim == 4]) == 1:
+        patches = (size // frozen.spec.patch) ** 2
+        return encoder(frozen, patches, patches + 1 + registers_of(frozen))
+    return counted(frozen, torch.empty(1, 3, size, size, device="meta"))

@@ -1,0 +1,165 @@
+"""All costs of a recipe, and the page that `unicscale plan` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unicscale.cost import flops, memory
+from unicscale.cost.shapes import Shapes, numbers
+from unicscale.data.order import Order
+from unicscale.data.sources import open_images
+from unicscale.errors import DataError, RecipeError
+from unicscale.plan import Plan
+from unicscale.recipe import Recipe
+from unicscale.recipe.sections import Source
+
+PEAK, SHARE = 790e12, 0.6  # FLOP/s that large bf16 GEMMs reach on an H200, and what a good run gets of it
+IMAGENET = 1_281_167
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class StageCosts:
+    """One stage at its largest size."""
+
+    name: str
+    size: int
+    steps: int
+    images: int
+    flops: dict[str, int]  # per image, by part: forward + backward of what is trained, forward of teachers
+    memory: dict[str, int]  # bytes on a rank
+    host: int  # bytes of decoded images on the host, per rank
+
+    @property
+    def total(self) -> int:
+        """FLOPs of one image."""
+        return sum(self.flops.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Everything that `plan` prints."""
+
+    ranks: int
+    device: float  # GiB of each
+    micro: int  # images of one rank and backward
+    parameters: dict[str, int]
+    placement: dict[str, str]
+    stages: list[StageCosts]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """FLOPs of the run."""
+        return sum(stage.images * stage.total for stage in self.stages)
+
+    @property
+    def hours(self) -> float:
+        """GPU-hours at SHARE of PEAK."""
+        return self.total / (PEAK * SHARE) / 3600
+
+
+def costs(recipe: Recipe, gpus: int | None, device: float) -> Costs:
+    """Of the recipe on `gpus` ranks of `device` GiB each; as it launches where `gpus` is left out."""
+    ranks = gpus or recipe.launch.nodes * max(recipe.launch.gpus_per_node, 1)
+    notes: list[str] = []
+    plan = planned(recipe, notes)
+    share, rest = divmod(recipe.data.images_per_step, ranks)
+    if rest:
+        raise RecipeError(f"data.images_per_step: {recipe.data.images_per_step} cannot be split over {ranks} ranks.")
+    micro = recipe.data.micro_batch or share
+    shapes = Shapes.of(recipe)
+    held = int(device * GIB) if recipe.engine.device != "cpu" else None
+    static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro < share)
+    placement, beside = memory.teachers(shapes, recipe.teachers, recipe.engine, ranks, held)
+    fused = held is not None and recipe.projector.kind == "ladder" and memory.gathers_all(shapes, recipe.engine, held)
+    stages = []
+    for stage in plan.stages:
+        size = max(stage.sizes)
+        own = memory.activations(shapes, size, recipe.engine.checkpointing, fused=fused)
+        bytes_ = static | beside | {part: micro * number for part, number in own.items()}
+        host = memory.loader(recipe.data, size, micro)
+        images = stage.steps * recipe.data.images_per_step
+        stages.append(StageCosts(stage.name, size, stage.steps, images, per_image(recipe, shapes, size), bytes_, host))
+    parameters = {"student": numbers(shapes.trunk), "projector": numbers(shapes.projector)}
+    parameters |= {f"teacher {name}": numbers(one) for name, one in shapes.teachers.items()}
+    return Costs(ranks, device, micro, parameters, placement, stages, notes)
+
+
+def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
+    """FLOPs by part: of what is trained forward and backward, of teachers forward."""
+    from unicscale.targets import input_size
+
+    patches, tokens = (size // shapes.trunk.patch) ** 2, shapes.tokens(size)
+    if recipe.projector.kind == "transformer":
+        import torch
+
+        blocks = [torch.empty(1, tokens, shapes.trunk.width, device="meta")] * shapes.trunk.depth
+        head = flops.counted(shapes.projector, blocks)
+    else:
+        head = flops.ladder(shapes.projector, patches)
+    parts = {"student": flops.trained(shapes.trunk, patches, tokens), "projector": 3 * head}
+    for name, one in shapes.teachers.items():
+        side = input_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
+        parts[f"teacher {name}"] = flops.teacher(one, side)
+    return parts
+
+
+def planned(recipe: Recipe, notes: list[str]) -> Plan:
+    """Stages in steps; without the data at hand, as long as they would be on ImageNet-1K."""
+    sources = [s if isinstance(s, Source) else Source(path=s) for s in recipe.data.train]
+    try:
+        counts = [len(open_images(s.path, recipe.data.reader, recipe.data.max_resolution)) for s in sources]
+    except DataError as problem:
+        counts = [IMAGENET] * len(sources)
+        notes.append(f"{str(problem).splitlines()[0]} Counted as ImageNet-1K's {IMAGENET:,} images.")
+    order = Order(recipe.seed, counts, [s.weight for s in sources], recipe.data.images_per_step)
+    return Plan.of(recipe.stages, images_per_epoch=order.images_per_epoch, images_per_step=recipe.data.images_per_step)
+
+
+def report(recipe: Recipe, gpus: int | None, device: float) -> str:
+    """The page, 80 columns."""
+    found = costs(recipe, gpus, device)
+    names = [f"{stage.name}, {stage.size} px" for stage in found.stages]
+    lines = [_row("parameters", ["millions"])]
+    lines += [_row(f"  {part}", [f"{number / 1e6:,.1f}"]) for part, number in found.parameters.items()]
+    lines += ["", _row("GFLOP per image", names)]
+    lines += _table(found.stages[0].flops, [{p: f"{n / 1e9:,.1f}" for p, n in s.flops.items()} for s in found.stages])
+    lines += [_row("  total", [f"{s.total / 1e9:,.1f}" for s in found.stages])]
+    at_once = f"{found.micro} image{'s' if found.micro > 1 else ''} at once"
+    lines += ["", f"{found.ranks} ranks of {found.device:g} GiB, {at_once} on each", _row("GiB per rank", names)]
+    lines += _table(found.stages[0].memory, [{p: f"{n / GIB:,.2f}" for p, n in s.memory.items()} for s in found.stages])
+    totals = [sum(s.memory.values()) / GIB for s in found.stages]
+    lines += [_row("  total", [f"{total:,.2f}" for total in totals])]
+    lines += [_row("  on the host: decoded images", [f"{s.host / GIB:,.2f}" for s in found.stages])]
+    lines += ["", _row("run", names)]
+    lines += [_row("  steps", [f"{s.steps:,}" for s in found.stages])]
+    lines += [_row("  images, millions", [f"{s.images / 1e6:,.1f}" for s in found.stages])]
+    lines += [_row("  ZFLOP", [f"{s.images * s.total / 1e21:,.3f}" for s in found.stages])]
+    lines += [
+        "",
+        f"{found.total / 1e21:.2f} ZFLOP, {found.hours:,.0f} H200-hours at {SHARE:.0%} of {PEAK / 1e12:.0f} TFLOP/s;",
+    ]
+    lines += [f"{found.hours / found.ranks:,.1f} hours on {found.ranks} of them"]
+    said = {"full": "sharded over all ranks", "none": "whole on every rank"}
+    lines += [f"teacher {name}: {said[where]}" for name, where in found.placement.items()]
+    if max(totals) > found.device:
+        lines += [f"does not fit {found.device:g} GiB:", f"  {cure(recipe)}"]
+    return "\n".join([*lines, *found.notes])
+
+
+def cure(recipe: Recipe) -> str:
+    """What to change first when memory is short."""
+    if recipe.engine.kind == "plain":
+        return "set engine.kind to fsdp2, or lower data.micro_batch."
+    if recipe.engine.checkpointing == "none":
+        return "set engine.checkpointing to ladder or full, or lower data.micro_batch."
+    return "lower data.micro_batch, or take more ranks."
+
+
+def _row(label: str, cells: list[str]) -> str:
+    return f"{label:<34}" + "".join(f"{cell:>15}" for cell in cells)
+
+
+def _table(parts: dict[str, int], columns: list[dict[str, str]]) -> list[str]:
+    return [_row(f"  {part}", [column[part] for column in columns]) for part in parts]

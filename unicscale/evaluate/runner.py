@@ -1,0 +1,174 @@
+"""Tasks on subjects: features first, by all ranks together; then every rank its own tasks; one JSON each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unicscale.errors import DataError, RecipeError, UserError
+from unicscale.evaluate import compare, datasets
+from unicscale.evaluate.extract import sha_of_images
+from unicscale.evaluate.shelf import Shelf
+from unicscale.evaluate.task import Score, Subject, Task
+from unicscale.runs import versions, write_whole
+from unicscale.voice import say
+from unicscale.world import World
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a suite."""
+
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # "subject/task" -> its JSON
+    left_out: dict[str, str] = field(default_factory=dict)  # "subject/task" -> why it does not apply
+    failed: dict[str, UserError] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # data set -> the tree expected and where to get it
+
+
+def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, out: Path) -> Outcome:
+    """Everything that can be measured, is; results that are already there under the same key are kept."""
+    outcome = Outcome()
+    todo: list[tuple[Subject, Task, str, Path]] = []
+    for task in tasks:
+        for name in task.needs:
+            if not datasets.there(shelf.data, name):
+                outcome.missing[name] = datasets.expected(shelf.data, name)
+    for subject in subjects:
+        for task in tasks:
+            place = f"{subject.name}/{task.name}"
+            if any(name in outcome.missing for name in task.needs):
+                continue
+            file = out / slug(subject.name) / f"{slug(task.name)}.json"
+            try:
+                if (why := task.applies(subject)) is not None:
+                    outcome.left_out[place] = why
+                    continue
+                key = key_of(subject, task, shelf)
+                if (done := finished(file, key)) is not None:
+                    outcome.results[place] = done
+                    continue
+                prepare(subject, task, shelf)
+                todo.append((subject, task, key, file))
+            except UserError as problem:
+                outcome.failed[place] = problem
+    alone = replace(shelf, world=World(device=shelf.device))
+    mine: dict[str, dict[str, Any] | UserError] = {}
+    for subject, task, key, file in todo[shelf.world.rank :: shelf.world.size]:
+        try:
+            mine[f"{subject.name}/{task.name}"] = measure(subject, task, alone, key, file)
+        except UserError as problem:
+            mine[f"{subject.name}/{task.name}"] = problem
+    for held in shelf.world.gather_objects(mine):
+        outcome.failed |= {place: one for place, one in held.items() if isinstance(one, UserError)}
+        outcome.results |= {place: one for place, one in held.items() if isinstance(one, dict)}
+    return outcome
+
+
+def prepare(subject: Subject, task: Task, shelf: Shelf) -> None:
+    """All ranks extract what this task will look up, each its share of the images."""
+    for want in task.wants(subject):
+        if datasets.there(shelf.data, want.data):
+            shelf.features(subject, *want)
+
+
+def measure(subject: Subject, task: Task, shelf: Shelf, key: str, file: Path) -> dict[str, Any]:
+    """Run one task and write its JSON, whole or not at all."""
+    say.info("%s: %s ...", subject.name, task.name)
+    start = time.perf_counter()
+    subject.notes.pop(task.name, None)
+    scores = [check_score(score) for score in task.run(subject, shelf)]
+    chosen = subject.notes.get(task.name)
+    result = {
+        "schema": 1,
+        "key": key,
+        "task": task.name,
+        "model": subject.name,
+        "teacher": subject.teacher,
+        "sha256": subject.sha,
+        "seed": shelf.settings.seed,
+        "protocol": protocol_of(subject, task, shelf),
+        "scores": [score._asdict() for score in scores],
+        "interval": f"95 %, bootstrap over the test set, {shelf.settings.resamples} resamples",
+        **({"chosen": chosen} if chosen else {}),
+        "versions": versions(),
+        "device": str(shelf.device),
+        "seconds": round(time.perf_counter() - start, 2),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def check_score(score: Score) -> Score:
+    """A metric that is not a number is an error, not a result."""
+    if score.value != score.value or abs(score.value) == float("inf"):
+        raise DataError(f"{score.name} is {score.value}: the features or the labels behind it are degenerate")
+    return score
+
+
+def protocol_of(subject: Subject, task: Task, shelf: Shelf) -> dict[str, Any]:
+    """What was done, so that the number can be had again."""
+    settings = shelf.settings
+    common = {
+        "size": settings.size or subject.size,
+        "dtype": str(shelf.dtype).removeprefix("torch."),
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "resamples": settings.resamples,
+    }
+    return json.loads(json.dumps(common | task.protocol(settings)))  # tuples as the file will have them
+
+
+def key_of(subject: Subject, task: Task, shelf: Shelf) -> str:
+    """Changes with the weights, the protocol and the test images; a result with the same key need not be made again."""
+    data = {}
+    for name in task.needs:
+        test: Any = shelf.split(name, "test")
+        data[name] = [str(image) for image, _ in test] if isinstance(test, list) else sha_of_images(test)
+    parts = [subject.sha, task.name, protocol_of(subject, task, shelf), asdict(shelf.settings), data]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def finished(file: Path, key: str) -> dict[str, Any] | None:
+    """The result of an earlier call with the same key."""
+    try:
+        held = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return held if held.get("key") == key else None
+
+
+def slug(name: str) -> str:
+    """A name as a file name."""
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name)
+
+
+def finish(outcome: Outcome, out: Path, beside: str | None = None) -> None:
+    """The summary of the whole suite; nothing where nothing was measured."""
+    if outcome.results:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = compare.summary(outcome.results.values(), beside, outcome.missing)
+        whole["failed"] = {place: str(problem) for place, problem in outcome.failed.items()}
+        write_whole(out, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+
+
+def complain(outcome: Outcome, tasks: Sequence[Task], named: set[str], data: Path) -> None:
+    """Raise what went wrong, after everything else was measured and written."""
+    for place, problem in outcome.failed.items():
+        raise type(problem)(f"{place}: {problem}")
+    for task in tasks:
+        lacks = [name for name in task.needs if name in outcome.missing]
+        if task.name in named and lacks:
+            raise DataError(f"{task.name} needs a data set that is not in {data}:\n{outcome.missing[lacks[0]]}")
+    if named and not outcome.results and outcome.left_out:
+        place, why = next(iter(outcome.left_out.items()))
+        raise RecipeError(f"{place}: {why}")
+    if not outcome.results:
+        raise DataError(f"{data}: none of the data sets of this suite is here; they are listed above")

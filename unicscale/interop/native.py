@@ -1,0 +1,122 @@
+"""Our own: run folders, checkpoints, and one safetensors file whose metadata says how to rebuild the student."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unicscale.contracts import Features
+from unicscale.errors import CheckpointError
+from unicscale.interop.opened import Opened, Statistics
+from unicscale.projector import dims_of
+from unicscale.recipe import sections
+from unicscale.standardize import empty_standardizer
+from unicscale.student import Student, build_student
+from unicscale.vit import build_trunk
+
+METADATA = "unicscale"
+STATISTICS = "statistics/"
+
+
+class Description(BaseModel):
+    """What the metadata of a safetensors file says of its student."""
+
+    student: sections.Student
+    projector: sections.Projector | None = None
+    standardize: sections.Standardize = sections.Standardize()
+
+
+def read(path: Path) -> Opened:
+    """A run folder, a checkpoint of it, a safetensors file, or an export's folder that holds one."""
+    if path.is_dir():
+        inner = path / "model.safetensors"
+        return _from_file(inner) if inner.is_file() else _from_run(path)
+    return _from_file(path)
+
+
+def write(path: str | Path, opened: Opened, description: Description) -> None:
+    """One file: the student's weights, the statistics, and the description in the metadata."""
+    tensors = dict(opened.student.state_dict())
+    for teacher, pair in opened.statistics.items():
+        for kind, standardizer in zip(Features._fields, pair, strict=True):
+            tensors |= {f"{STATISTICS}{teacher}/{kind}.{n}": t for n, t in standardizer.state_dict().items()}
+    metadata = {METADATA: description.model_dump_json(), "format": "pt"}
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, str(path), metadata)
+
+
+def _from_run(path: Path) -> Opened:
+    from unicscale import checkpoint
+
+    found = checkpoint.locate(path)
+    recipe = found.recipe
+    weights = found.tensors("weights") | found.tensors("ema")  # averaged weights, where the run keeps them
+    description = Description(student=recipe.student, projector=recipe.projector, standardize=recipe.standardize)
+    return _rebuild(weights, found.tensors("statistics"), description, path)
+
+
+def _from_file(path: Path) -> Opened:
+    try:
+        with safe_open(str(path), "pt") as file:
+            said: Any = (file.metadata() or {}).get(METADATA)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as problem:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {problem}") from problem
+    if said is None:
+        raise CheckpointError(
+            f"{path}: its metadata has no '{METADATA}', so nothing says which student this is. "
+            "`unicscale export` writes files that say it."
+        )
+    try:
+        description = Description.model_validate(json.loads(said))
+    except (ValidationError, ValueError) as problem:
+        raise CheckpointError(f"{path}: its metadata does not describe a student: {problem}") from problem
+    weights = {name: t for name, t in tensors.items() if not name.startswith(STATISTICS)}
+    statistics = {n.removeprefix(STATISTICS): t for n, t in tensors.items() if n.startswith(STATISTICS)}
+    return _rebuild(weights, statistics, description, path)
+
+
+def _rebuild(weights: dict[str, Tensor], statistics: dict[str, Tensor], description: Description, path: Path) -> Opened:
+    """Sizes of tables come from the tensors: a run may have changed its resolution since it began."""
+    size = _size(weights, description.student)
+    dims = dims_of(weights)
+    if description.projector is None or not dims:
+        student = Student(build_trunk(description.student, size))
+    else:
+        student = build_student(description.student, description.projector, dims, size)
+    student.to_empty(device="cpu")
+    try:
+        student.load_state_dict({name: t.float() for name, t in weights.items()})
+    except RuntimeError as problem:
+        raise CheckpointError(f"{path}: its weights do not fit the student it describes: {problem}") from problem
+    return Opened(student, size, _statistics(statistics, description.standardize, dims))
+
+
+def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:
+    patch = weights["trunk.patch_embed.proj.weight"].shape[-1]
+    trunk = build_trunk(section, patch)  # a grid of one, to see how many positions are no patch's
+    others = trunk.pos_embed.shape[1] - 1
+    return math.isqrt(weights["trunk.pos_embed"].shape[1] - others) * patch
+
+
+def _statistics(tensors: Mapping[str, Tensor], section: sections.Standardize, dims: Mapping[str, int]) -> Statistics:
+    read: Statistics = {}
+    for teacher, dim in dims.items():
+        pair = []
+        for kind in Features._fields:
+            prefix = f"{teacher}/{kind}."
+            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if state:
+                standardizer = empty_standardizer(section, dim)
+                standardizer.load_state_dict(state)
+                pair.append(standardizer)
+        if len(pair) == len(Features._fields):
+            read[teacher] = (pair[0], pair[1])
+    return read

@@ -1,0 +1,19 @@
+"""What every reader of models gives to `load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unicscale.standardize import Standardizer
+from unicscale.student import Student
+
+Statistics = dict[str, tuple[Standardizer, Standardizer]]  # per teacher: of its summary, of its patches
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A student with its values, and the statistics that undo the standardisation of its answers."""
+
+    student: Student
+    size: int  # pixels that its positions are for
+    statistics: Statistics = field(default_factory=dict)

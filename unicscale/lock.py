@@ -1,0 +1,184 @@
+"""One run, one owner: a lock file that names its holder, is kept fresh while it lives, recovered when it died."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from unicscale.errors import CheckpointError
+
+BEAT = 15.0  # seconds between signs of life
+SILENCE = 180.0  # without one for so long the holder is dead; NFS shows a change within 60 s
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a run folder."""
+
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+    born: int = field(default_factory=lambda: _born(os.getpid()) or 0)  # process ids are reused, start times are not
+    boot: str = field(default_factory=lambda: _boot())
+    job: str | None = field(default_factory=lambda: os.environ.get("SLURM_JOB_ID"))
+    restart: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+    since: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __str__(self) -> str:
+        job = f"job {self.job}, " if self.job else ""
+        return f"{job}process {self.pid} on {self.host}, since {self.since}"
+
+
+class Lock:
+    """Held from `take` to `release`; a thread keeps its time stamp fresh."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "lock"
+        self.me = Holder()
+        self._released = threading.Event()
+
+    def take(self) -> None:
+        """Hold the folder, or say who does."""
+        for _ in range(5):  # a lost race against another newcomer is judged anew
+            holder = read(self.path)
+            if holder is not None and alive(self.path, holder):
+                raise in_use(self.path.parent, holder)
+            if self.path.exists() and not self._set_aside(holder):
+                continue
+            if self._publish():
+                threading.Thread(target=self._beat, daemon=True).start()
+                return
+        raise CheckpointError(
+            f"{self.path} changes hands too fast: several launches want {self.path.parent}. Try again."
+        )
+
+    def release(self) -> None:
+        """Let go, unless somebody else holds it by now."""
+        self._released.set()
+        holder = read(self.path)
+        if holder is not None and holder.token == self.me.token:
+            self.path.unlink(missing_ok=True)
+
+    def _publish(self) -> bool:
+        """A hard link appears whole or not at all, on NFS too."""
+        mine = self.path.with_name(f".lock-{self.me.token}")
+        mine.write_text(json.dumps(asdict(self.me)) + "\n")
+        try:
+            os.link(mine, self.path)
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            mine.unlink(missing_ok=True)
+
+    def _set_aside(self, judged: Holder | None) -> bool:
+        """Remove the dead holder's lock, but not that of a newcomer who was faster."""
+        aside = self.path.with_name(f".lock-{self.me.token}-stale")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return True
+        try:
+            moved = read(aside)
+            if moved is not None and (judged is None or moved.token != judged.token):
+                os.link(aside, self.path)
+                return False
+            if judged is not None:
+                print(f"recovered {self.path.parent} from {judged}, who is gone", file=sys.stderr, flush=True)
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT):
+            holder = read(self.path)
+            if holder is None or holder.token != self.me.token:
+                by = f"by {holder}" if holder else "(the lock file is gone)"
+                print(
+                    f"{self.path.parent} was taken over {by}; leaving before two runs write it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(CheckpointError.exit_code)
+            os.utime(self.path)
+
+
+def in_use(folder: Path, holder: Holder) -> CheckpointError:
+    """The refusal that names the holder."""
+    return CheckpointError(
+        f"{folder} is in use: {holder}.\n"
+        f"  Wait, or end it with `unicscale stop {folder}`, or choose another folder with out=FOLDER."
+    )
+
+
+def read(path: Path) -> Holder | None:
+    """The holder a lock names; None where there is no lock, or nothing readable in it."""
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def alive(path: Path, holder: Holder) -> bool:
+    """Whether the holder may still be running: asked of the kernel, of Slurm, or of the file's time stamp."""
+    if holder.host == platform.node() and holder.boot == _boot():
+        return _born(holder.pid) == holder.born
+    if holder.job is not None:
+        if holder.job == os.environ.get("SLURM_JOB_ID"):
+            return holder.restart >= int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        state = slurm_state(holder.job)
+        if state is not None:
+            return state in ("RUNNING", "COMPLETING", "SUSPENDED")
+    return age(path) < SILENCE
+
+
+def age(path: Path) -> float:
+    """Seconds since the last sign of life, both ends measured by the file server's clock."""
+    probe = path.with_name(f".age-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except OSError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def slurm_state(job: str) -> str | None:
+    """RUNNING, PENDING, ...; `gone` where Slurm has forgotten it; None where Slurm does not answer."""
+    try:
+        done = subprocess.run(
+            ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True, timeout=8
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return "gone" if "Invalid job id" in done.stderr else None
+    return done.stdout.split()[0] if done.stdout.split() else "gone"
+
+
+def _born(pid: int) -> int | None:
+    """The process's start, in clock ticks since boot; None where it is dead or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _boot() -> str:
+    """This boot and this container: elsewhere the same process id is another process."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

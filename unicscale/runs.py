@@ -1,0 +1,163 @@
+"""The run folder: where everything of a run lies, and who it belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unicscale.errors import CheckpointError
+from unicscale.recipe import Recipe, dump, load
+from unicscale.recipe.difference import differences
+
+OURS = {"recipe.yaml", "run.json", "checkpoints"}  # any of these makes a folder a run's
+NEUTRAL = {"launch", "logs", "lock", "scenes", "stop", "wandb"}  # may lie in a folder before its run begins
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def facts(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def launch(self) -> Path:
+        """Submissions: resolved recipes, code as it was, what the scheduler was given."""
+        return self.root / "launch"
+
+    @property
+    def stop_request(self) -> Path:
+        """Whoever writes this file asks the run to save and leave."""
+        return self.root / "stop"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def log_of(self, rank: int) -> Path:
+        """Where one rank writes what it has to say."""
+        return self.logs / f"rank-{rank:04d}.log"
+
+
+def open_run(recipe: Recipe) -> RunFolder:
+    """Make the folder, or find it; refuse one that cannot be written or is no run's."""
+    folder = RunFolder(Path(recipe.out))
+    refuse_unfit(folder.root)
+    try:
+        for path in (folder.root, folder.checkpoints, folder.evaluation):
+            path.mkdir(parents=True, exist_ok=True)
+        for path in (folder.logs, folder.launch):
+            path.mkdir(mode=0o700, exist_ok=True)  # logs and submissions may show what nobody else should read
+        probe = folder.root / f".probe-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as problem:
+        raise _unwritable(folder.root, problem.strerror) from None
+    return folder
+
+
+def claim(folder: RunFolder, recipe: Recipe) -> None:
+    """Make the folder this recipe's, or refuse: a run goes on only with a recipe that computes the same."""
+    changed = differences(load(folder.recipe), recipe) if folder.recipe.exists() else []
+    if changed:
+        raise CheckpointError(
+            f"{folder.root} belongs to another recipe:\n    " + "\n    ".join(changed) + "\n"
+            "  Choose another folder with out=FOLDER, undo the change, or start this one over with --fresh."
+        )
+    write_whole(folder.recipe, dump(recipe))
+
+
+def set_aside(folder: RunFolder) -> None:
+    """What --fresh starts over from is kept beside it, in before-1, before-2, ..."""
+    of_one_run = [folder.recipe, folder.facts, folder.metrics, folder.checkpoints, folder.evaluation, folder.report]
+    old = [path for path in of_one_run if path.is_file() or (path.is_dir() and any(path.iterdir()))]
+    if not old:
+        return
+    aside = folder.root / f"before-{1 + sum(1 for _ in folder.root.glob('before-*'))}"
+    aside.mkdir()
+    for path in old:
+        os.rename(path, aside / path.name)
+    folder.checkpoints.mkdir(exist_ok=True)
+    folder.evaluation.mkdir(exist_ok=True)
+
+
+def refuse_unfit(root: Path) -> None:
+    """A folder that holds something else, or that cannot be written; nothing is touched."""
+    try:
+        held = {path.name for path in root.iterdir()} if root.exists() else set()
+    except OSError as problem:
+        raise _unwritable(root, problem.strerror) from None
+    strange = sorted(name for name in held if name not in NEUTRAL and not name.startswith("."))
+    if strange and not held & OURS:
+        raise CheckpointError(
+            f"{root} holds {', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}, and is no run folder.\n"
+            "  Choose an empty or a new one with out=FOLDER."
+        )
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _unwritable(root, f"{existing} is read-only for this user")
+
+
+def _unwritable(root: Path, why: str | None) -> CheckpointError:
+    return CheckpointError(
+        f"the run folder {root} cannot be written: {why}.\n  Choose another with out=FOLDER, or mend its permissions."
+    )
+
+
+def facts_of(folder: RunFolder) -> dict[str, Any]:
+    """What run.json says; empty before the first launch."""
+    try:
+        return json.loads(folder.facts.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise CheckpointError(
+            f"{folder.facts} is damaged. Remove it: the checkpoints beside it know where to go on."
+        ) from None
+
+
+def versions() -> dict[str, str]:
+    """What this run stands on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("unicscale", "torch", "timm", "open_clip_torch", "deepspeed", "ffcv", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,116 @@
+"""What every engine does alike: fill, count micro-batches, hand out pieces, change size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unicscale.recipe.sections import EngineSection
+from unicscale.sharding.pieces import Piece
+from unicscale.sharding.update import Average, Judge
+from unicscale.vit import Grid, check_size, resize_positions
+from unicscale.world import World
+
+POSITIONS = "trunk.pos_embed"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class BaseEngine:
+    """An engine fills `student`, `weights` and `trained` when it opens; the rest follows from them."""
+
+    student: nn.Module
+    weights: dict[str, Piece]  # this rank's part of every parameter, fp32 where it is trained
+    copies = 1  # how many ranks hold the same numbers
+
+    def __init__(self, section: EngineSection, student: Any, *, seed: int, world: World, micro_batches: int) -> None:
+        self.section, self.world, self.micro_batches = section, world, micro_batches
+        self.dtype = DTYPES[section.dtype]
+        self.blueprint = copy.deepcopy(student)  # on meta it weighs nothing, and another size is built from it
+        self._open(student)
+        self._surround()
+        with torch.no_grad():
+            for name, piece in self.weights.items():
+                piece.flat.copy_(piece.cut(self.blueprint.initial(name, piece.shape, seed)))
+        self.average.start()
+        self.restored()
+
+    def _open(self, student: nn.Module) -> None:
+        """Prepare, shard, materialise; the numbers come later."""
+        raise NotImplementedError
+
+    def _surround(self) -> None:
+        self.judge = Judge(self.section, self.world, self.copies)
+        self.average = Average(self.section.ema, self.trained())
+
+    def _optimizer_state(self) -> dict[str, Piece]:
+        raise NotImplementedError
+
+    def trained(self) -> dict[str, Piece]:
+        """The weights that learn: positions and projectors yes, the final norm and the mask token no."""
+        frozen = {n for n, p in self.blueprint.named_parameters() if not p.requires_grad}
+        return {n: piece for n, piece in self.weights.items() if n not in frozen}
+
+    def micro_steps(self) -> Iterator[bool]:
+        """False, ..., True: one per backward of this step."""
+        for number in range(self.micro_batches):
+            yield number == self.micro_batches - 1
+
+    def pieces(self) -> dict[str, Piece]:
+        """Weights, moments, step, average, loss scale: all that a checkpoint needs, as this rank holds it."""
+        weights = {f"weights/{name}": piece for name, piece in self.weights.items()}
+        return weights | self._optimizer_state() | self.average.state() | self.judge.state()
+
+    def restored(self) -> None:
+        """Called after a checkpoint was copied into `pieces()`."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def resize_positions(self, size: int) -> None:
+        """Built again for another size, everything carried over: no engine can swap a parameter that it has sharded."""
+        before = self.pieces()
+        tables = {n: gather(p, self.world) for n, p in before.items() if n.endswith(f"/{POSITIONS}")}
+        old, new = rebuilt_for(self.blueprint, size)
+        self._open(copy.deepcopy(self.blueprint))
+        self._surround()
+        for name, piece in self.pieces().items():
+            if name not in tables:
+                piece.flat.copy_(before[name].flat)
+            elif name.startswith(("weights/", "ema/")):
+                piece.flat.copy_(piece.cut(resize_positions(tables[name], old, new)))
+            # the moments of the old table mean nothing for the new one: they start at zero
+        self.restored()
+
+
+def gather(piece: Piece, world: World) -> Tensor:
+    """The whole tensor on every rank; the maximum, because ranks may hold the same numbers."""
+    whole = torch.full(piece.shape, -torch.inf, device=piece.flat.device)
+    piece.cut(whole).copy_(piece.flat)
+    if world.size > 1:
+        dist.all_reduce(whole, op=dist.ReduceOp.MAX)
+    return whole
+
+
+def rebuilt_for(student: Any, size: int) -> tuple[Grid, Grid]:
+    """Give a student on meta the position table of another size; both grids."""
+    trunk = student.trunk
+    check_size(size, trunk.patch)
+    old, new = trunk.grid, (size // trunk.patch, size // trunk.patch)
+    tokens = trunk.pos_embed.shape[1] - old[0] * old[1] + new[0] * new[1]
+    trunk.pos_embed = nn.Parameter(torch.empty(1, tokens, trunk.width, device="meta"))
+    trunk.grid = new
+    return old, new
+
+
+def materialise(module: nn.Module, device: torch.device, value: float | None = None) -> nn.Module:
+    """Memory for what was built on meta; NaN for teachers, so that a forgotten weight shows at once."""
+    module.to_empty(device=device)
+    if value is not None:
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.is_floating_point():
+                tensor.detach().fill_(value)
+    return module

@@ -1,0 +1,26 @@
+"""Whole on every rank, or sharded: decided from memory, in one line that `unicscale plan` can print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+ROOMY = 0.05  # a copy that takes up to this share of the device is worth its memory: nothing to gather in each step
+
+Placement = Literal["full", "none"]
+
+
+def place(wanted: str, size: int, memory: int | None) -> Placement:
+    """What `shard: auto` means for `size` bytes; ranks on one host share its memory, so there it means sharded."""
+    if wanted == "auto":
+        return "none" if memory is not None and size <= ROOMY * memory else "full"
+    return "full" if wanted == "full" else "none"
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of the device; None for a host, whose memory all its ranks share."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -1,0 +1,102 @@
+"""One run, top to bottom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unicscale import evaluate
+from unicscale.assembly import Parts, assemble, survey
+from unicscale.errors import StoppedOnRequest
+from unicscale.failures import Streak, explained
+from unicscale.launches import owned_run
+from unicscale.loss import distil
+from unicscale.metrics import Tally
+from unicscale.phases import Phases
+from unicscale.recipe import Recipe
+from unicscale.runs import RunFolder
+from unicscale.voice import close_voice, open_voice
+from unicscale.watchdog import Watchdog
+from unicscale.world import World
+
+
+def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
+    """Run the recipe to its end, from wherever it stands; StoppedOnRequest when somebody asked it to leave early."""
+    world = World.start(recipe.engine)
+    try:
+        if recipe.evaluate.every_epochs:
+            evaluate.asked_for(recipe.evaluate, recipe.data.val)
+        loader = survey(recipe, world)
+        with owned_run(recipe, world, fresh=fresh) as run:
+            open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
+            watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
+            with watchdog, explained(world.rank, watchdog):
+                parts = assemble(recipe, world, run, loader)
+                try:
+                    loop(parts, Phases(world.device, watchdog))
+                finally:
+                    loader.close()
+                    parts.log.close()
+        return run
+    finally:
+        close_voice()
+        world.close()
+
+
+def loop(parts: Parts, phase: Phases) -> None:
+    """Batches in, checkpoints out."""
+    recipe, plan, progress, world = parts.recipe, parts.plan, parts.progress, parts.world
+    engine, teachers, log, saver = parts.engine, parts.teachers, parts.log, parts.saver
+    streak = Streak(world.device, recipe.engine.dtype)
+    batches = parts.loader.start(progress, lambda step: plan.size(step, recipe.seed), plan.steps - progress.step)
+    while progress.step < plan.steps:
+        if plan.stage_of(progress.step) != progress.stage:
+            parts.begin(plan.stages[progress.stage + 1], plan.stages[progress.stage])
+            progress.stage += 1
+        tally = Tally()
+        for last in engine.micro_steps():
+            phase("data", progress.step)
+            batch = next(batches)
+            draws = parts.draws(batch)
+            phase("teachers")
+            targets = teachers(batch.images)
+            phase("student")
+            guess = engine.student(batch.images)
+            loss = distil(guess.answers, targets, balance=parts.balance, **recipe.loss.arguments(), **draws)
+            phase("backward")
+            engine.backward(loss.total * loss.terms["weight"], last=last)
+            tally.add(loss.terms)
+        phase("optimizer")
+        lr, momentum = plan.lr(progress.step), plan.momentum(progress.step)
+        norm = engine.step(lr, tally.weight)
+        streak.see(norm)
+        teachers.update(momentum)
+        parts.balance.update(world)
+        progress.step, progress.images = progress.step + 1, progress.images + recipe.data.images_per_step
+        phase("boundary")
+        if plan.logs(progress.step):  # the only place where a step waits for the device
+            rates = {"grad_norm": norm, "lr": lr, "momentum": momentum}
+            log.write(progress, tally.terms(world) | rates | streak.terms() | phase.measured())
+            streak.judge(progress.step, teachers.broken())
+        due = plan.saves(progress.step) or plan.ends_stage(progress.step) or saver.due()
+        stop, save = world.agreed(stop=world.stop.raised(), save=due)  # so that all ranks leave at the same step
+        if stop or save:
+            phase("save")
+            streak.judge(progress.step, teachers.broken())
+            saver.save(progress, engine, parts.states, wait=stop or progress.step == plan.steps)
+        if stop and progress.step < plan.steps:
+            where = f"step {progress.step} of {plan.steps} ({world.stop.reason})"
+            raise StoppedOnRequest(f"stopped at {where}; the same command goes on from there.")
+        if plan.evaluates(progress.step):
+            with phase.unwatched("evaluate"):
+                log.event(measure(parts))
+
+
+def measure(parts: Parts) -> dict[str, Any]:
+    """Validation losses and the recipe's tasks; leaves weights, statistics, randomness and data position alone."""
+    recipe, progress = parts.recipe, parts.progress
+    size = parts.plan.size(progress.step - 1, recipe.seed)
+    at = {"step": progress.step, "images": progress.images, "stage": progress.stage}
+    return at | evaluate.during(
+        recipe.evaluate, parts.engine.student, parts.world,
+        val=recipe.data.val, size=size, teachers=parts.teachers, loss=recipe.loss,
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+"""Who else is running: process group, rank, device, and whether somebody asked us to stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from unicscale import stop
+from unicscale.errors import RecipeError, UserError
+from unicscale.recipe.sections import EngineSection
+from unicscale.stop import StopSign
+
+
+@dataclass(slots=True)
+class World:
+    """One rank's view of the run. Control messages travel over gloo on the host, so they never wait for a device."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    control: Any = None  # a gloo group
+    stop: StopSign = field(default_factory=StopSign)  # raised by signals and limits, compared at step boundaries
+
+    @classmethod
+    def start(cls, section: EngineSection) -> World:
+        """Join the process group that the launcher's environment describes; alone where it describes none."""
+        environment = os.environ
+        size, rank = int(environment.get("WORLD_SIZE", "1")), int(environment.get("RANK", "0"))
+        local_rank = int(environment.get("LOCAL_RANK", "0"))
+        local_size = int(environment.get("LOCAL_WORLD_SIZE", str(size)))
+        device = _device(section.device, local_rank)
+        grouped = size > 1 or section.kind != "plain"  # FSDP2 and ZeRO-3 want a group even around one rank
+        control = None
+        if grouped:
+            if size == 1 and "MASTER_ADDR" not in environment:
+                environment.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+            # the watchdog speaks first: it can name a rank, a collective that times out cannot
+            timeout = timedelta(seconds=section.timeout_seconds + 30)
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            store = dist.HashStore() if size == 1 else None
+            dist.init_process_group(backend, timeout=timeout, rank=rank, world_size=size, store=store)
+            control = dist.new_group(backend="gloo", timeout=timeout)
+        world = cls(rank, size, local_rank, local_size, device, control, stop.listen())
+        if world.main and (left := stop.seconds_left()) is not None:
+            world.stop.limit(left)
+        return world
+
+    @property
+    def main(self) -> bool:
+        """True on the one rank that speaks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for everybody."""
+        if self.size > 1:
+            dist.barrier(self.control)
+
+    def asked_to_stop(self) -> bool:
+        """Whether any rank was asked to stop: all ranks get the same answer, so all leave at the same step."""
+        return self.agreed(stop=self.stop.raised(), save=False)[0]
+
+    def agreed(self, *, stop: bool, save: bool) -> tuple[bool, bool]:
+        """What any rank wants at this step boundary, everybody's answer in one message."""
+        if self.size == 1:
+            return stop, save
+        flags = torch.tensor([int(stop), int(save)])
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
+        if flags[0]:
+            reasons = self.gather_objects(self.stop.reason)
+            self.stop.raise_(next((f"{why} on rank {rank}" for rank, why in enumerate(reasons) if why), "asked"))
+        return bool(flags[0]), bool(flags[1])
+
+    def on_main(self, act: Callable[[], Any]) -> Any:
+        """What rank 0 gets from `act`, everywhere; its UserError is raised on every rank, so nobody waits in vain."""
+        result: Any = None
+        if self.main:
+            try:
+                result = act()
+            except UserError as error:
+                result = error
+        result = self.broadcast_object(result)
+        if isinstance(result, UserError):
+            raise result
+        return result
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, in place, on the tensor's own device."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=None if tensor.is_cuda else self.control)
+        return tensor
+
+    def gather_soon(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Every rank's tensor, stacked; the call returns at once, calling its result waits for them."""
+        if self.size == 1:
+            return lambda: tensor[None]
+        gathered = tensor.new_empty(self.size, *tensor.shape)
+        group = None if tensor.is_cuda else self.control
+        work = dist.all_gather_into_tensor(gathered.view(-1), tensor.contiguous().view(-1), group, async_op=True)
+
+        def finish() -> Tensor:
+            assert work is not None
+            work.wait()
+            return gathered
+
+        return finish
+
+    def broadcast_object(self, value: Any) -> Any:
+        """What rank 0 has, everywhere."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0, group=self.control)
+        return held[0]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Everybody's value, in rank order, everywhere."""
+        if self.size == 1:
+            return [value]
+        held: list[Any] = [None] * self.size
+        dist.all_gather_object(held, value, group=self.control)
+        return held
+
+    def close(self) -> None:
+        """Leave the process group."""
+        stop.forget()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _device(wanted: str, local_rank: int) -> torch.device:
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise RecipeError("'engine.device' is 'cuda', and torch sees no CUDA device here. `unicscale doctor` says why.")
+    if wanted == "cpu" or not available:
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
