@@ -28,6 +28,7 @@ from unicscale.data.beton import JPEG, Beton, manifest_path
 from unicscale.data.decode import Undecodable, decode, read_bytes
 from unicscale.data.gather import Gathered, Stored, gather
 from unicscale.data.sources import ffcv_missing
+from unicscale.data.trailer import checksum, trailer
 from unicscale.errors import DataError
 
 PIECE = 32  # images a process takes at a time
@@ -114,8 +115,9 @@ def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, 
     writer.num_samples = count
     writer.prepare()
     try:
-        bad, allocations = _in_processes(writer, found, form, workers, limit, report)
-        _finish(writer, sorted(bad), allocations)
+        sums = multiprocessing.RawArray("Q", count)
+        bad, allocations = _in_processes(writer, found, form, workers, limit, report, sums)
+        _finish(writer, found, sorted(bad), allocations, np.frombuffer(sums, np.uint64))
     finally:
         writer.metadata_sm.close()
         writer.metadata_sm.unlink()
@@ -123,7 +125,7 @@ def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, 
 
 
 def _in_processes(
-    writer: Any, found: Gathered, form: Form, workers: int, limit: int, report: Report
+    writer: Any, found: Gathered, form: Form, workers: int, limit: int, report: Report, sums: Any
 ) -> tuple[dict[int, str], list]:
     from ffcv.memory_allocator import MemoryAllocator
 
@@ -132,7 +134,7 @@ def _in_processes(
     allocator = MemoryAllocator(writer.fname, writer.data_region_start, writer.page_size)
     given = context.Value("q", 0)
     processes = [
-        context.Process(target=_work, args=(given, done, writer, allocator, found, form), daemon=True)
+        context.Process(target=_work, args=(given, done, writer, allocator, found, form, sums), daemon=True)
         for _ in range(workers)
     ]
     bad: dict[int, str] = {}
@@ -172,7 +174,7 @@ def _in_processes(
     return bad, allocations
 
 
-def _work(given: Any, done: Any, writer: Any, allocator: Any, found: Gathered, form: Form) -> None:
+def _work(given: Any, done: Any, writer: Any, allocator: Any, found: Gathered, form: Form, sums: Any) -> None:
     """One process: takes the next piece of the list until none is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends its processes
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed parent takes them along
@@ -191,7 +193,7 @@ def _work(given: Any, done: Any, writer: Any, allocator: Any, found: Gathered, f
                     allocator.set_current_sample(at)
                     metadata["f1"][at] = -1 if found.labels is None else found.labels[at]
                     try:
-                        _store(metadata["f0"][at : at + 1], found.images[at], at, form, allocator)
+                        sums[at] = _store(metadata["f0"][at : at + 1], found.images[at], at, form, allocator)
                     except Undecodable as problem:
                         bad[at] = str(problem)
                 done.put((last - first, bad))
@@ -200,7 +202,8 @@ def _work(given: Any, done: Any, writer: Any, allocator: Any, found: Gathered, f
         done.put(("error", f"{type(problem).__name__}: {problem}"))
 
 
-def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> None:
+def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> int:
+    """Write one image and its record; returns the checksum of its bytes."""
     from ffcv.fields import RGBImageField
 
     data = read_bytes(stored.path, stored.at, stored.size)
@@ -208,14 +211,22 @@ def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> 
     small = shrunk(image, form)
     if max(small.shape) > 65535:
         raise Undecodable(f"{small.shape[1]}x{small.shape[0]} pixels: a beton holds sides of 65535; use --max-side")
+    rooms: list[np.ndarray] = []
+
+    def room(size: int) -> tuple[int, np.ndarray]:
+        pointer, memory = _room(allocator, size)
+        rooms.append(memory)
+        return pointer, memory
+
     raw = form.mode == "raw" or (form.mode == "proportion" and _uniform(at) < form.raw_share)
     if not raw and small is image and not form.reencode and _keeps(data, image):
         record["mode"], record["height"], record["width"] = JPEG, *image.shape[:2]
-        record["data_ptr"], memory = _room(allocator, len(data))
+        record["data_ptr"], memory = room(len(data))
         memory[:] = np.frombuffer(data, np.uint8)
     else:
         field = RGBImageField(write_mode="raw" if raw else "jpg", jpeg_quality=form.quality)
-        field.encode(record, small, lambda size: _room(allocator, size))
+        field.encode(record, small, room)
+    return checksum(rooms[0])
 
 
 def _room(allocator: Any, size: int) -> tuple[int, np.ndarray]:
@@ -240,8 +251,8 @@ def _keeps(data: bytes, image: np.ndarray) -> bool:
     return decoded(np.frombuffer(data, np.uint8), *image.shape[:2]) is not None
 
 
-def _finish(writer: Any, bad: list[int], allocations: list) -> None:
-    """Leave broken images out of the index and write it; the room kept for them stays empty."""
+def _finish(writer: Any, found: Gathered, bad: list[int], allocations: list, sums: np.ndarray) -> None:
+    """Leave broken images out of the index and write it, checksums and names before it."""
     from ffcv.types import ALLOC_TABLE_TYPE
 
     kept = np.setdiff1d(np.arange(writer.num_samples), bad)
@@ -256,7 +267,9 @@ def _finish(writer: Any, bad: list[int], allocations: list) -> None:
     with open(writer.fname, "r+b") as stream:
         stream.seek(writer.metadata_start)
         stream.write(metadata.tobytes())
-        end = stream.seek(0, os.SEEK_END)
+        stream.seek(0, os.SEEK_END)
+        stream.write(trailer(sums[kept], [found.images[at].name for at in kept]))
+        end = stream.tell()
         stream.write(table.tobytes())
         writer.header["num_samples"], writer.header["alloc_table_ptr"] = len(kept), end
         stream.seek(0)
@@ -312,6 +325,7 @@ def _manifest(source: str, found: Gathered, form: Form, result: Packed) -> dict:
         "images": result.count,
         "bytes": result.bytes,
         "sha256": result.sha256,
+        "checksums": True,
         "source": source,
         "kind": found.kind,
         "labels": found.labels is not None,
