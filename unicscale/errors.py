@@ -49,7 +49,7 @@ class RankLost(RunError):
 
 
 class BlewUp(RunError):
-    """Steps were skipped time and again because the gradient was not finite; what is in memory is the state of before."""
+    """Step after step was skipped for a gradient that was not finite; what is in memory is the state of before."""
 
     exit_code = 6
 
