@@ -1,18 +1,23 @@
 """Betons: ours in FFCV's hands, FFCV's in ours, and none that is not whole."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import beton, picture, tree
+from pictures import beton, picture, section, tree
 
 from unicscale import rng
 from unicscale.data.beton import Beton
 from unicscale.data.crops import DRAWS, CentreCrop, RandomCrop
-from unicscale.data.decode import Status
+from unicscale.data.decode import Status, Undecodable
 from unicscale.data.ffcv import FFCV, uniform
+from unicscale.data.ffcv import checksum as compiled_checksum
+from unicscale.data.folder import listing
+from unicscale.data.loader import open_loader
 from unicscale.data.pack import Form
 from unicscale.data.sources import open_images
+from unicscale.data.trailer import MARK, checksum
 from unicscale.errors import DataError
 
 
@@ -99,6 +104,83 @@ def test_the_compiled_decoder_cuts_the_boxes_of_the_interpreter(tmp_path, crop):
     ]
     assert (status == Status.DONE).all()
     assert np.array_equal(boxes, np.array(expected, np.int64))
+
+
+# --- checksums ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1023, 66_001])
+def test_the_compiled_checksum_is_that_of_numpy(size):
+    data = np.random.default_rng(size).integers(0, 256, -(-size // 4) * 4 + 8, dtype=np.uint8)
+    assert int(compiled_checksum(data, size)) == checksum(data[:size])
+
+
+def test_any_one_bit_and_any_two_exchanged_words_change_the_checksum():
+    data = np.random.default_rng(0).integers(0, 256, 402, dtype=np.uint8)
+    changed = []
+    for bit in range(8 * data.size):
+        flipped = data.copy()
+        flipped[bit // 8] ^= 1 << bit % 8
+        changed.append(checksum(flipped))
+    for word in range(99):
+        swapped = data.copy()
+        swapped[4 * word : 4 * word + 8] = np.roll(data[4 * word : 4 * word + 8], 4)
+        changed.append(checksum(swapped))
+    assert checksum(data) not in changed and len(set(changed)) == len(changed)
+
+
+@pytest.mark.parametrize("mode", ["jpg", "raw", "proportion"])
+def test_every_packed_image_has_the_checksum_of_its_bytes_and_its_name(tmp_path, mode):
+    source = tree(tmp_path / "tree", 12)
+    (source / "class1" / "0000.jpg").write_text("no image: left out, and the names after it move up")
+    packed = Beton(beton(tmp_path, source, form=Form(mode=mode)))
+    names = [name for name in listing(str(source))[0] if name != "class1/0000.jpg"]
+    assert [packed.trailer.name(packed.file, n) for n in range(12)] == names
+    assert packed.name(3) == f"{packed.path}, sample 3 (class0/0009.jpg)"
+    for number in range(12):
+        stored = os.pread(packed.file, int(packed.sizes[number]), int(packed.at[number]))
+        assert checksum(np.frombuffer(stored, np.uint8)) == packed.trailer.sums[number]
+
+
+@pytest.mark.parametrize("reader", ["beton", "ffcv"])
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_one_changed_byte_of_an_image_is_noticed(tmp_path, mode, reader):
+    path = beton(tmp_path, tree(tmp_path / "tree", 6), form=Form(mode=mode))
+    images = open_images(path, reader)
+    with open(path, "r+b") as stream:
+        stream.seek(int(images.at[4] + images.sizes[4] * 2 // 3))
+        byte = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte ^ 16]))
+    with pytest.raises(Undecodable, match="not those that were packed"):
+        images.image(4)
+    images.image(3)
+    if reader == "ffcv":
+        status, keys = np.full(6, Status.WAITING, np.int64), rng.keys_numpy(rng.key(3), np.arange(6))
+        images.fill(np.arange(6), keys, CentreCrop(), np.empty((6, 16, 16, 3), np.uint8), status)
+        assert status.tolist() == [Status.DONE] * 4 + [Status.UNDECODABLE, Status.DONE]
+
+
+def test_a_beton_without_checksums_is_read_and_said_to_have_none(tmp_path):
+    path = written_by_ffcv(tmp_path / "jpg.beton", "jpg")
+    loader = open_loader(section(path), seed=0)
+    assert loader.sets[0].name(3) == f"{path}, sample 3"
+    assert f"{path}: no checksums" in loader.describe()
+    ours = open_loader(section(beton(tmp_path, tree(tmp_path / "tree", 12))), seed=0)
+    assert "no checksums" not in ours.describe()
+
+
+def test_damaged_or_lost_checksums_are_refused_at_open(tmp_path):
+    path = beton(tmp_path, tree(tmp_path / "tree", 12))
+    at = Beton(path).trailer.names_at - 30  # where names end
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[:at] + b"?" + whole[at + 1 :])
+    with pytest.raises(DataError, match="its checksums are damaged"):
+        Beton(path)
+    mark = whole.rindex(MARK)
+    Path(path).write_bytes(whole[:mark] + b"?" + whole[mark + 1 :])
+    with pytest.raises(DataError, match="the checksums that its manifest promises are not in it"):
+        Beton(path)
 
 
 # --- files that are not whole ---------------------------------------------------------------------

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ranks
 import torch
 from pictures import beton, digest, picture, section, stream, tree
 
 from unicscale.contracts import Progress
 from unicscale.data import workers
+from unicscale.data.beton import Beton
 from unicscale.data.loader import open_loader
 from unicscale.data.pack import Form, pack
 from unicscale.data.workers import Workers
 from unicscale.errors import DataError, RecipeError
+from unicscale.recipe.sections import EngineSection
+from unicscale.world import World
 
 READERS = ["ffcv", "beton", "folder"]
 PLAIN = {"augment": {"jitter": 0, "grey": 0, "blur": 0, "solarize": 0}}
@@ -159,8 +163,6 @@ def broken(sets, tmp_path):
     """A folder and a beton in which image 5 lost its second half."""
     source = tree(tmp_path / "tree", 24)
     packed = beton(tmp_path, source)
-    from unicscale.data.beton import Beton
-
     image = Beton(packed)
     with open(packed, "r+b") as stream:
         stream.seek(int(image.at[5] + image.sizes[5] // 2))
@@ -176,12 +178,63 @@ def image_name(source, index):
     return listing(str(source))[0][index]
 
 
+@pytest.mark.parametrize("reader", ["ffcv", "beton"])
+def test_garbage_inside_a_jpeg_is_named_and_replaced_by_the_same_image_on_any_world(tmp_path, reader, heard):
+    packed = beton(tmp_path, tree(tmp_path / "tree", 24))
+    whole = digest(stream(section(packed, reader=reader), steps=3))
+    spoil(packed, 5)
+    data = section(packed, reader=reader, max_bad=0.1)
+    seen = {digest(stream(data, world=world, steps=3)) for world in (1, 2, 4)}
+    assert len(seen) == 1 and whole not in seen
+    assert f"data: replaced image 5 ({packed}, sample 5 (class0/0015.jpg)): its bytes are not those" in "\n".join(heard)
+
+
 @pytest.mark.parametrize("reader", ["ffcv", "folder"])
 def test_a_corrupt_jpeg_is_named_and_replaced_by_the_same_image_on_any_world(broken, reader, heard):
     data = section(broken[reader], reader=reader, max_bad=0.1)
     seen = {digest(stream(data, world=world, steps=3)) for world in (1, 2, 4)}
     assert len(seen) == 1
     assert any("replaced image 5 (" in line for line in heard)
+
+
+def spoil(packed, *numbers):
+    """Forty bytes of garbage inside the pixels of some images."""
+    images = Beton(packed)
+    with open(packed, "r+b") as file:
+        for number in numbers:
+            file.seek(int(images.at[number] + images.sizes[number] * 3 // 4))
+            file.write(np.random.default_rng(number).bytes(40))
+
+
+def step_that_refuses(packed, limit):
+    """Inside a rank: the step after which too many images had to be replaced, and what was said."""
+    world = World.start(EngineSection(device="cpu"))
+    loader = open_loader(section(packed, reader="beton", max_bad=limit), seed=1, rank=world.rank, world=world.size)
+    step, batches = 0, loader.start(Progress(), lambda _: 32, 3)
+    try:
+        for _ in batches:
+            step += 1
+            if world.agreed(stop=False, save=False, tell=loader.replaced_any)[2]:
+                loader.judge(world.gather_objects)
+    except DataError as problem:
+        return step, str(problem)
+    finally:
+        loader.close()
+        world.close()
+    return None
+
+
+def test_how_many_images_are_bad_does_not_depend_on_who_read_them(tmp_path):
+    packed = beton(tmp_path, tree(tmp_path / "tree", 24))
+    spoil(packed, *range(0, 24, 4))
+    for allowed in (1, 4, 5, 6):
+        limit = (allowed + 0.5) / 24
+        alone = ranks.run(1, step_that_refuses, packed, limit)
+        both = ranks.run(2, step_that_refuses, packed, limit)
+        assert both == alone * 2
+        assert (alone == [None]) == (allowed == 6)
+        if allowed == 5:
+            assert alone[0][1].startswith("6 images cannot be decoded, data.max_bad allows 5:\n  image 0 (")
 
 
 @pytest.mark.parametrize("reader", ["ffcv", "folder"])

@@ -1,8 +1,9 @@
 """The .beton file of FFCV (version 2), read with numpy and `pread` alone: no compiler, no mapping, no FFCV.
 
-Layout: header | a descriptor per field | a metadata record per sample | pages of data | ours: a checksum and a name per
-sample (trailer.py) | allocation table. All but the pixels is read and checked at open, because a file that lost its tail, or a part of its middle, otherwise opens and
-gives garbage. Reads go through `pread`: a file that shrinks under a mapping kills the process with SIGBUS.
+Layout: header | a descriptor per field | a metadata record per sample | pages of data | of `unicscale pack`: a checksum
+and a name per sample (trailer.py) | allocation table. All but the pixels is read and checked at open, because a file
+that lost its tail, or a part of its middle, otherwise opens and gives garbage. Reads go through `pread`: a file that
+shrinks under a mapping kills the process with SIGBUS.
 """
 
 from __future__ import annotations

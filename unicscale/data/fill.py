@@ -52,7 +52,12 @@ class Filler:
         self.doing(at)
         whole = len(places) == len(out)
         target = out if whole else np.empty((len(places), *out.shape[1:]), np.uint8)
-        images.fill(index, keys, self.crop, target, status)
+        try:
+            images.fill(index, keys, self.crop, target, status)
+        except DataError:
+            raise
+        except Exception as problem:
+            raise DataError(f"{at()}: {type(problem).__name__}: {problem}") from problem
         if not whole:
             out[places] = target
         return status

@@ -85,7 +85,9 @@ class Once:
             try:
                 out[place] = whole(self.images.image(at), self.size, self.crop)
             except Undecodable as problem:
-                raise DataError(f"{place_of(self.images, at)}: {problem}\n  Evaluation replaces no image: mend or remove it.") from problem
+                raise DataError(
+                    f"{place_of(self.images, at)}: {problem}\n  Evaluation replaces no image: mend or remove it."
+                ) from problem
 
         return index, pixels, [workers.submit(lambda place=place: fill(place)) for place in range(len(index))]
 
