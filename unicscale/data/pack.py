@@ -105,7 +105,12 @@ def shrunk(image: np.ndarray, form: Form) -> np.ndarray:
 
 def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, report: Report) -> list:
     if ffcv_missing():
-        raise DataError(f"packing needs FFCV: {ffcv_missing()}.\n  Install it: pip install 'unicscale[ffcv]'")
+        raise DataError(
+            f"packing needs FFCV: {ffcv_missing()}.\n"
+            "  Install it: apt-get install g++ pkg-config libopencv-dev libturbojpeg0-dev, then "
+            "pip install 'unicscale[ffcv]'.\n"
+            "  Or pack on another machine: reading betons needs no FFCV. Folders train as they are."
+        )
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
