@@ -62,6 +62,8 @@ def beton(folder: Path, source: Path, name: str = "set.beton", form: Form = AS_I
 def written_without_ffcv(source: Path, target: Path) -> None:
     """A folder of JPEGs as a beton, byte by byte as the format says, with its checksums and its manifest."""
     names, classes, labels = listing(str(source))
+    kept = [n for n, name in enumerate(names) if (source / name).read_bytes()[:2] == b"\xff\xd8"]
+    names = [names[n] for n in kept]
     files = [(source / name).read_bytes() for name in names]
     metadata = np.zeros(len(files), np.dtype([("", format.IMAGE), ("", "<i8")], align=True))
     fields = np.zeros(2, format.FIELD)
@@ -74,7 +76,7 @@ def written_without_ffcv(source: Path, target: Path) -> None:
     for number, data in enumerate(files):
         with Image.open(io.BytesIO(data)) as image:
             metadata["f0"][number] = (format.JPEG, *image.size, at[number])
-    metadata["f1"] = -1 if labels is None else labels
+    metadata["f1"] = -1 if labels is None else labels[kept]
     sums = np.array([checksum(np.frombuffer(data, np.uint8)) for data in files], np.uint64)
     ours = trailer(sums, names)
     table = np.array([(n, at[n], len(data)) for n, data in enumerate(files)], format.ALLOCATION)
