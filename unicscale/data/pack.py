@@ -52,6 +52,15 @@ class Form(NamedTuple):
 AS_IT_IS = Form()
 
 
+class _Job(NamedTuple):
+    """What the parent and its processes share."""
+
+    writer: Any  # FFCV's, with the records of all samples in shared memory
+    found: Gathered
+    form: Form
+    sums: Any  # a checksum per image, in shared memory
+
+
 class Packed(NamedTuple):
     """What was written."""
 
@@ -120,28 +129,23 @@ def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, 
     writer.num_samples = count
     writer.prepare()
     try:
-        sums = multiprocessing.RawArray("Q", count)
-        bad, allocations = _in_processes(writer, found, form, workers, limit, report, sums)
-        _finish(writer, found, sorted(bad), allocations, np.frombuffer(sums, np.uint64))
+        job = _Job(writer, found, form, multiprocessing.RawArray("Q", count))
+        bad, allocations = _in_processes(job, workers, limit, report)
+        _finish(job, sorted(bad), allocations)
     finally:
         writer.metadata_sm.close()
         writer.metadata_sm.unlink()
     return [(found.images[at].name, bad[at]) for at in sorted(bad)]
 
 
-def _in_processes(
-    writer: Any, found: Gathered, form: Form, workers: int, limit: int, report: Report, sums: Any
-) -> tuple[dict[int, str], list]:
+def _in_processes(job: _Job, workers: int, limit: int, report: Report) -> tuple[dict[int, str], list]:
     from ffcv.memory_allocator import MemoryAllocator
 
-    context, count = multiprocessing.get_context("fork"), len(found.images)
+    writer, context, count = job.writer, multiprocessing.get_context("fork"), len(job.found.images)
     done = context.Queue()
     allocator = MemoryAllocator(writer.fname, writer.data_region_start, writer.page_size)
     given = context.Value("q", 0)
-    processes = [
-        context.Process(target=_work, args=(given, done, writer, allocator, found, form, sums), daemon=True)
-        for _ in range(workers)
-    ]
+    processes = [context.Process(target=_work, args=(given, done, job, allocator), daemon=True) for _ in range(workers)]
     bad: dict[int, str] = {}
     allocations: list = []
     ended, seen, heard = 0, 0, time.monotonic()
@@ -159,18 +163,16 @@ def _in_processes(
                 if time.monotonic() - heard > SILENCE:
                     raise DataError(f"{writer.fname}: no image was written for {SILENCE:.0f} s; nothing was kept.")
                 time.sleep(0.02)
-            (kind, value), heard = done.get(), time.monotonic()
-            if kind == "error":
+            (images, value, places), heard = done.get(), time.monotonic()
+            if images is None:
                 raise DataError(f"{writer.fname}: {value}")
-            if kind == "allocations":
-                ended += 1
-                allocations += value
-            else:
-                seen += kind
-                bad |= value
-                report(seen, count)
+            ended += images == 0
+            seen += images
+            bad |= value
+            allocations += places
+            report(seen, count)
             if len(bad) > limit:
-                raise DataError(_too_many(found, bad, limit))
+                raise DataError(_too_many(job.found, bad, limit))
     finally:
         for process in processes:
             if process.is_alive() and ended < workers:
@@ -179,32 +181,38 @@ def _in_processes(
     return bad, allocations
 
 
-def _work(given: Any, done: Any, writer: Any, allocator: Any, found: Gathered, form: Form, sums: Any) -> None:
-    """One process: takes the next piece of the list until none is left."""
+def _work(given: Any, done: Any, job: _Job, allocator: Any) -> None:
+    """One process: takes the next piece of the list until none is left.
+
+    It tells (images, bad, allocations) of each piece: short messages, which a pipe takes whole or not at all. Half of a
+    long one, from a process that is killed as it writes, would keep the parent waiting for the rest.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends its processes
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed parent takes them along
-    metadata: Any = np.frombuffer(writer.metadata_sm.buf, writer.metadata_type, len(found.images))
+    writer, images = job.writer, job.found.images
+    metadata: Any = np.frombuffer(writer.metadata_sm.buf, writer.metadata_type, len(images))
     try:
         with allocator:
             while True:
                 with given.get_lock():
                     first = given.value
                     given.value += PIECE
-                if first >= len(found.images):
+                if first >= len(images):
                     break
                 bad = {}
-                last = min(first + PIECE, len(found.images))
+                last = min(first + PIECE, len(images))
                 for at in range(first, last):
                     allocator.set_current_sample(at)
-                    metadata["f1"][at] = -1 if found.labels is None else found.labels[at]
+                    metadata["f1"][at] = -1 if job.found.labels is None else job.found.labels[at]
                     try:
-                        sums[at] = _store(metadata["f0"][at : at + 1], found.images[at], at, form, allocator)
+                        job.sums[at] = _store(metadata["f0"][at : at + 1], images[at], at, job.form, allocator)
                     except Undecodable as problem:
                         bad[at] = str(problem)
-                done.put((last - first, bad))
-        done.put(("allocations", allocator.allocations))
+                done.put((last - first, bad, allocator.allocations))
+                allocator.allocations = []
+        done.put((0, {}, []))
     except Exception as problem:
-        done.put(("error", f"{type(problem).__name__}: {problem}"))
+        done.put((None, f"{type(problem).__name__}: {problem}", []))
 
 
 def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> int:
@@ -256,10 +264,11 @@ def _keeps(data: bytes, image: np.ndarray) -> bool:
     return decoded(np.frombuffer(data, np.uint8), *image.shape[:2]) is not None
 
 
-def _finish(writer: Any, found: Gathered, bad: list[int], allocations: list, sums: np.ndarray) -> None:
+def _finish(job: _Job, bad: list[int], allocations: list) -> None:
     """Leave broken images out of the index and write it, checksums and names before it."""
     from ffcv.types import ALLOC_TABLE_TYPE
 
+    writer = job.writer
     kept = np.setdiff1d(np.arange(writer.num_samples), bad)
     if len(kept) == 0:
         raise DataError(f"{writer.fname}: none of {len(bad)} images can be read; nothing was kept.")
@@ -273,7 +282,7 @@ def _finish(writer: Any, found: Gathered, bad: list[int], allocations: list, sum
         stream.seek(writer.metadata_start)
         stream.write(metadata.tobytes())
         stream.seek(0, os.SEEK_END)
-        stream.write(trailer(sums[kept], [found.images[at].name for at in kept]))
+        stream.write(trailer(np.frombuffer(job.sums, np.uint64)[kept], [job.found.images[at].name for at in kept]))
         end = stream.tell()
         stream.write(table.tobytes())
         writer.header["num_samples"], writer.header["alloc_table_ptr"] = len(kept), end
