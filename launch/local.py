@@ -46,8 +46,9 @@ def local(
 ) -> None:
     """Train on this machine. Ctrl-C saves and leaves (exit 75; the same command goes on), twice leaves at once."""
     resolved = load(recipe, overrides or [])
-    ranks = ranks or _gpus() or 1
-    launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "time": time})
+    gpus = _gpus()
+    ranks = ranks or gpus or 1
+    launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "gpus_per_node": gpus, "time": time})
     resolved = resolved.model_copy(update={"launch": launch})
     for line in checks.check(resolved, launch):
         print(line, file=sys.stderr)

@@ -16,7 +16,8 @@ from unicscale_teachers.dino import Dino
 
 class Slow(Dino):
     def forward(self, module, images):
-        time.sleep({seconds})
+        if not images.is_meta:  # where a plan counts its operations
+            time.sleep({seconds})
         return module(images)
 """
 
