@@ -30,7 +30,8 @@ from unicscale.runs import RunFolder, refuse_unfit, write_whole
 from unicscale.teacher import open_teacher
 from unicscale.train import train
 
-RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of a checkout; a wheel carries them inside the package
+RECIPE = (RECIPES if RECIPES.is_dir() else Path(__file__).resolve().parent / "recipes") / "demo.yaml"
 TEACHERS_SAW = 5000 * 64  # steps and batch of teachers/train_scenes.py
 Model = Callable[[Tensor], Features]  # uint8 images -> tokens
 Scores = dict[str, float]  # by the name of an axis
