@@ -31,13 +31,13 @@ TEACHERS = {
 }
 
 
-def small(projector: dict | None = None, **engine: object) -> Recipe:
+def small(projector: dict | None = None, stem: str = "patch", **engine: object) -> Recipe:
     return Recipe.model_validate(
         {
             "schema": 1,
             "out": "runs/nowhere",
             "data": {"train": ["nowhere"], "images_per_step": 8},
-            "student": {"arch": "vit_small", "patch": 16, "options": {"depth": 3}},
+            "student": {"arch": "vit_small", "patch": 16, "stem": stem, "options": {"depth": 3}},
             "teachers": TEACHERS,
             "projector": projector or {"kind": "ladder"},
             "stages": [{"name": "one", "size": SIZE, "steps": 10, "lr": {"peak": 1e-3}}],
@@ -71,11 +71,17 @@ def test_unic_l_costs_what_the_arithmetic_says(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "projector",
-    [{"kind": "ladder"}, {"kind": "mlp", "layers": 2}, {"kind": "ladder", "shared": True}, {"kind": "transformer"}],
+    ("projector", "stem"),
+    [
+        ({"kind": "ladder"}, "patch"),
+        ({"kind": "ladder"}, "convolutions"),
+        ({"kind": "mlp", "layers": 2}, "patch"),
+        ({"kind": "ladder", "shared": True}, "patch"),
+        ({"kind": "transformer"}, "patch"),
+    ],
 )
-def test_formulas_agree_with_what_torch_counts(projector: dict) -> None:
-    recipe = small(projector)
+def test_formulas_agree_with_what_torch_counts(projector: dict, stem: str) -> None:
+    recipe = small(projector, stem)
     predicted = costs(recipe, 1, 80.0).stages[0].flops
     engine, shapes = engine_of(recipe, World()), Shapes.of(recipe)
     engine.student.set_draws((0, 0), torch.arange(1))

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -166,10 +167,12 @@ def test_files_that_are_something_else_are_refused_with_what_they_hold(tmp_path:
         load(plain)
 
 
-@pytest.mark.parametrize("kind", ["running", "phi_s"])
-def test_our_own_file_gives_the_same_model_back(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "stem"), [("running", "patch"), ("phi_s", "convolutions")])
+def test_our_own_file_gives_the_same_model_back(
+    tmp_path: Path, kind: str, stem: Literal["patch", "convolutions"]
+) -> None:
     section = sections.Student(
-        arch="vit_tiny", patch=4, registers=2, options={"embed_dim": 16, "depth": 2, "num_heads": 2}
+        arch="vit_tiny", patch=4, stem=stem, registers=2, options={"embed_dim": 16, "depth": 2, "num_heads": 2}
     )
     standardize = sections.Standardize.model_validate({"kind": kind})
     student = build_student(section, sections.Ladder(), {"a": 8, "b": 12}, 16).to_empty(device="cpu").eval()

@@ -182,9 +182,24 @@ def test_registers_and_layer_scale_are_options_of_the_student() -> None:
     assert torch.all(student.trunk.blocks[0].ls1.gamma == 1e-5)
 
 
+def test_a_stem_of_convolutions_gives_the_same_grid_and_starts_as_torch_fills_convolutions() -> None:
+    student = tiny(patch=8, stem="convolutions").eval()
+    assert student(torch.randn(2, 3, 24, 24)).features.patches.shape == (2, 9, 16)
+    weights = [p.detach() for p in student.trunk.patch_embed.parameters() if p.ndim == 4]
+    assert [tuple(w.shape) for w in weights] == [(4, 3, 3, 3), (8, 4, 3, 3), (16, 8, 3, 3), (16, 16, 1, 1)]
+    for weight in weights:
+        bound = weight[0].numel() ** -0.5
+        assert 0.7 * bound < weight.abs().max() <= bound and weight.std() == pytest.approx(bound / 3**0.5, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("section", "size", "text"),
     [
+        (
+            {"arch": "vit_small", "patch": 14, "stem": "convolutions"},
+            28,
+            "cannot build .*patch 14 is not a power of two",
+        ),
         ({"arch": "vit_bose"}, 32, "'vit_bose' is neither vit_tiny, .* Did you mean 'vit_base'?"),
         ({"arch": "resnet18"}, 32, "student.* 'resnet18'"),
         ({"arch": "vit_small", "patch": 14}, 225, "225 is not a multiple of the patch, 14. .* 224 or 238"),

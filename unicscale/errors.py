@@ -48,6 +48,12 @@ class RankLost(RunError):
     exit_code = 6
 
 
+class BlewUp(RunError):
+    """Step after step was skipped for a gradient that was not finite; what is in memory is the state of before."""
+
+    exit_code = 6
+
+
 class OutOfMemory(RunError):
     """The device or the host ran out of memory; the last checkpoint is intact."""
 

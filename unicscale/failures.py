@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from unicscale.errors import OutOfMemory, RankLost, RunError
+from unicscale.errors import BlewUp, OutOfMemory, RankLost
 from unicscale.watchdog import Watchdog
 
 NO_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
@@ -61,7 +61,7 @@ class Streak:
             return
         bad = [name for name, broken in teachers.items() if bool(broken)]
         cause = f"Teacher {', '.join(bad)} gave non-finite tokens." if bad else "The student's own loss blew up."
-        raise RunError(
+        raise BlewUp(
             f"step {step}: the gradient was not finite {worst} times in a row; all ranks skipped those steps.\n"
-            f"  {cause} The last checkpoint is of before. Lower lr.peak, lengthen the warm-up, or set engine.clip."
+            f"  {cause} The checkpoint is of before. Lower lr.peak, lengthen the warm-up, or set engine.clip."
         )

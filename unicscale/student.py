@@ -73,6 +73,9 @@ def initial(name: str, shape: Sequence[int], seed: int, *, patch: int = 16, laye
         # torch's default for convolutions, of which the bias's depends on the weight's fan-in
         bound = 1 / math.sqrt(3 * patch * patch if leaf == "bias" else math.prod(shape[1:]))
         return value.uniform_(-bound, bound, generator=generator)
+    if len(shape) == 4:  # a convolution of the stem, as torch fills it
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        return value.uniform_(-bound, bound, generator=generator)
     if leaf in ("cls_token", "reg_token"):
         return value.normal_(std=1e-6, generator=generator)
     if leaf == "gamma":

@@ -6,7 +6,7 @@ from typing import Any
 
 from unicscale import evaluate
 from unicscale.assembly import Parts, assemble, survey
-from unicscale.errors import StoppedOnRequest
+from unicscale.errors import BlewUp, StoppedOnRequest
 from unicscale.failures import Streak, explained
 from unicscale.launches import owned_run
 from unicscale.loss import distil
@@ -33,6 +33,9 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
                 parts = assemble(recipe, world, run, loader)
                 try:
                     loop(parts, Phases(world.device, watchdog))
+                except BlewUp:  # on all ranks alike; skipped steps moved nothing, so nothing is lost
+                    parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
+                    raise
                 finally:
                     loader.close()
                     parts.log.close()

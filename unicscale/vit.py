@@ -14,6 +14,7 @@ from unicscale import rng
 from unicscale.contracts import Features
 from unicscale.errors import RecipeError, nearest
 from unicscale.recipe.sections import SHORT_NAMES, Student
+from unicscale.stem import ConvolutionStem
 
 Grid = tuple[int, int]
 
@@ -64,7 +65,7 @@ class Trunk(nn.Module):
         for side in (height, width):
             check_size(side, self.patch)
         # an engine may hold the weights in bf16 without autocast
-        x = self.patch_embed(images.to(self.patch_embed.proj.weight.dtype))  # (B, N, d)
+        x = self.patch_embed(images.to(next(self.patch_embed.parameters()).dtype))  # (B, N, d)
         x = self.norm_pre(self._embed(x, (height // self.patch, width // self.patch)))
         outputs = []
         for block in self.blocks:
@@ -114,6 +115,8 @@ def build_trunk(section: Student, size: int) -> Trunk:
         arguments |= dict(reg_tokens=section.registers, no_embed_class=True)
     if section.layer_scale:
         arguments["init_values"] = section.layer_scale
+    if section.stem == "convolutions":
+        arguments["embed_layer"] = ConvolutionStem
     if section.patch:
         check_size(size, section.patch)
     try:

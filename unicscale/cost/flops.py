@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,8 +20,17 @@ def encoder(module: nn.Module, patches: int, tokens: int) -> int:
 
 
 def stem(module: nn.Module, patches: int) -> int:
-    """The patch embedding's forward."""
-    return 2 * patches * sum(p.numel() for p in module.parameters() if p.ndim == 4)
+    """The forward of the patch embedding: one convolution, or several that end on the grid of patches."""
+    flops, places = 0, patches
+    for one in reversed(convolutions(module)):
+        flops += 2 * places * one.weight.numel()
+        places *= math.prod(one.stride)  # what it reads
+    return flops
+
+
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    """In the order in which pixels meet them."""
+    return [one for one in module.modules() if isinstance(one, nn.Conv2d)]
 
 
 def trained(trunk: nn.Module, patches: int, tokens: int) -> int:
@@ -28,7 +38,9 @@ def trained(trunk: nn.Module, patches: int, tokens: int) -> int:
 
     Flash attention computes its scores again in backward; that is its own affair, and not counted.
     """
-    return 3 * encoder(trunk, patches, tokens) - stem(trunk, patches)
+    first, *rest = convolutions(trunk)
+    pixels = 2 * patches * first.weight.numel() * math.prod(math.prod(one.stride) for one in rest)
+    return 3 * encoder(trunk, patches, tokens) - pixels
 
 
 def ladder(projector: nn.Module, patches: int) -> int:

@@ -100,7 +100,7 @@ def _rebuild(weights: dict[str, Tensor], statistics: dict[str, Tensor], descript
 
 
 def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:
-    patch = weights["trunk.patch_embed.proj.weight"].shape[-1]
+    patch = section.known_patch or weights["trunk.patch_embed.proj.weight"].shape[-1]
     trunk = build_trunk(section, patch)  # a grid of one, to see how many positions are no patch's
     others = trunk.pos_embed.shape[1] - 1
     return math.isqrt(weights["trunk.pos_embed"].shape[1] - others) * patch

@@ -89,6 +89,7 @@ class Student(Section):
 
     arch: str = "vit_base"
     patch: Count | None = None  # None: what the arch says (16 for the short names)
+    stem: Literal["patch", "convolutions"] = "patch"  # convolutions: small students learn sooner behind them
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     registers: Annotated[int, Field(ge=0)] = 0
     layer_scale: NonNegative = 0.0
