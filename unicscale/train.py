@@ -68,6 +68,7 @@ def loop(parts: Parts, phase: Phases) -> None:
             phase("backward")
             engine.backward(loss.total * loss.terms["weight"], last=last)
             tally.add(loss.terms)
+            del guess, loss  # their graph would keep this stage's student alive while the next one's is built
         phase("optimizer")
         lr, momentum = plan.lr(progress.step), plan.momentum(progress.step)
         norm = engine.step(lr, tally.weight)
