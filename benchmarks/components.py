@@ -16,7 +16,6 @@ from pathlib import Path
 
 from unicscale import demo, scenes
 from unicscale.recipe import load
-from unicscale.train import train
 
 # each row adds one line to the one before, as the ablation recipes do
 BASIC = ["projector={kind: mlp, shared: true}", "standardize.kind=none", "loss.balance={kind: none}"]
@@ -58,9 +57,11 @@ def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
     scenes.write(images, sizes.train, seed=seed)
     stages = [f"stages.0.steps={steps}", f"stages.1.steps={max(steps // 6, 1)}"]
     place = [f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
-    recipe = load(demo.RECIPE, [*place, *stages, *ROWS.get(row, [])])
-    with demo.small_steps():
-        models = {STUDENT: demo.student_of(train(recipe))} if row in ROWS else demo.teachers_of(recipe)
+    changes = [*place, *stages, *ROWS.get(row, [])]
+    if row in ROWS:
+        models = {STUDENT: demo.student_of(demo.distil(changes))}
+    else:
+        models = demo.teachers_of(load(demo.RECIPE, changes))
     result = {"row": row, "seed": seed, "steps": steps, "scores": demo.evaluate(models, seed, sizes)}
     file.write_text(json.dumps(result, indent=1) + "\n")
     return result
