@@ -30,7 +30,7 @@ from unicscale.runs import RunFolder, refuse_unfit, write_whole
 from unicscale.teacher import open_teacher
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
-TEACHERS_SAW = 5000 * 64  # steps and batch of teachers/train_scenes.py
+TEACHERS_SAW = 1800 * 64  # steps and batch of teachers/train_scenes.py
 # 37 to 65 tokens of 32 channels: 2.4 times faster without the fused kernel, and one thread per rank
 SMALL_STEPS = {"TIMM_FUSED_ATTN": "0", "OMP_NUM_THREADS": "1"}
 Model = Callable[[Tensor], Features]  # uint8 images -> tokens
