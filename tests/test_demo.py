@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from unicscale import demo
 from unicscale.errors import CheckpointError
@@ -58,6 +59,13 @@ def test_a_folder_that_holds_something_else_is_refused_untouched(tmp_path: Path)
     with pytest.raises(CheckpointError, match=r"holds thesis\.tex, and is no run folder"):
         demo.run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_axes_share_the_cores_one_thread_each_and_give_the_threads_back() -> None:
+    before = torch.get_num_threads()
+    with demo.sharing_cores() as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == before
 
 
 def test_a_smaller_error_is_a_gain() -> None:

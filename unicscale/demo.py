@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from unicscale import interop, scenes
 from unicscale.contracts import Features
+from unicscale.data.workers import cores
 from unicscale.evaluate.depth import linear_rmse
 from unicscale.evaluate.gains import gain
 from unicscale.evaluate.knn import knn_accuracy
@@ -29,7 +32,8 @@ from unicscale.recipe import Recipe, load
 from unicscale.runs import RunFolder, refuse_unfit, write_whole
 from unicscale.teacher import open_teacher
 
-RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of a checkout; a wheel carries them inside the package
+RECIPE = (RECIPES if RECIPES.is_dir() else Path(__file__).resolve().parent / "recipes") / "demo.yaml"
 TEACHERS_SAW = 1800 * 64  # steps and batch of teachers/train_scenes.py
 # 37 to 65 tokens of 32 channels: 2.4 times faster without the fused kernel, and one thread per rank
 SMALL_STEPS = {"TIMM_FUSED_ATTN": "0", "OMP_NUM_THREADS": "1"}
@@ -96,7 +100,7 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
 
 def distil(changes: list[str]) -> RunFolder:
     """The recipe by launch/local.py, on two ranks where there are two cores: one rank's threads would only wait."""
-    recipe, ranks = load(RECIPE, changes), min(2, len(os.sched_getaffinity(0)))
+    recipe, ranks = load(RECIPE, changes), min(2, cores())
     command = [sys.executable, "-m", "unicscale_launch.local", str(RECIPE), *changes, "--ranks", str(ranks)]
     with subprocess.Popen(command, env=os.environ | SMALL_STEPS) as launcher:
         while launcher.poll() is None:
@@ -125,16 +129,34 @@ def student_of(folder: RunFolder) -> Model:
 
 def evaluate(models: dict[str, Model], seed: int, sizes: Sizes) -> dict[str, Scores]:
     """Every model on every axis; the bank and the test scenes follow the student's training scenes in the same seed."""
-    bank = scenes.draw(sizes.bank, seed=seed, first=sizes.train)
-    test = scenes.draw(sizes.test, seed=seed, first=sizes.train + sizes.bank)
-    schedule, found = QUICK._replace(steps=sizes.probe_steps, batch=16), {}
-    for name, model in models.items():
-        ours, theirs = see(model, bank), see(model, test)
-        found[name] = {axis.name: axis.score(ours, theirs, schedule) for axis in AXES}
-    return found
+    schedule = QUICK._replace(steps=sizes.probe_steps, batch=16)
+    with sharing_cores() as pool:
+        bank = pool.submit(scenes.draw, sizes.bank, seed=seed, first=sizes.train)
+        test = pool.submit(scenes.draw, sizes.test, seed=seed, first=sizes.train + sizes.bank)
+        seen = {
+            name: (pool.submit(see, model, bank.result()), pool.submit(see, model, test.result()))
+            for name, model in models.items()
+        }
+        scores = {
+            name: {axis.name: pool.submit(axis.score, ours.result(), theirs.result(), schedule) for axis in AXES}
+            for name, (ours, theirs) in seen.items()
+        }
+        return {name: {axis: one.result() for axis, one in row.items()} for name, row in scores.items()}
 
 
-def see(model: Model, drawn: scenes.Scenes, batch: int = 256) -> Labelled:
+@contextmanager
+def sharing_cores() -> Iterator[ThreadPoolExecutor]:
+    """The cores take whole models and whole axes: products this small are slower when they are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def see(model: Model, drawn: scenes.Scenes, batch: int = 64) -> Labelled:
     """A model's tokens beside the truth."""
     images = torch.from_numpy(drawn.images).permute(0, 3, 1, 2)
     with torch.inference_mode():

@@ -15,6 +15,7 @@ from unicscale.evaluate.probe import DenseLinear, Schedule, as_map, draws, fit
 from unicscale.evaluate.segment import upsample
 
 BINS = 256
+TEST_BATCH = 16  # at once: the bins of each point stay in a CPU's cache
 QUICK = Schedule(steps=120, batch=8, lr=2e-2)  # the fine grid costs: 256 numbers for each of 16 points per patch
 
 
@@ -32,8 +33,10 @@ class DepthHead(nn.Module):
         summary = features.summary.float()[:, :, None, None].expand(-1, -1, *patches.shape[2:])
         # a linear layer commutes with bilinear weights, which sum to one: 16 times less to multiply before upsampling
         logits = self.linear(torch.cat([patches, summary], dim=1))
+        # bins innermost: a CPU upsamples and normalises neighbouring numbers six times as fast
+        logits = logits.contiguous(memory_format=torch.channels_last)
         logits = upsample(logits, (4 * logits.shape[2], 4 * logits.shape[3]))
-        return torch.einsum("bkhw,k->bhw", logits.softmax(dim=1), self.get_buffer("centres"))
+        return logits.permute(0, 2, 3, 1).softmax(dim=-1) @ self.get_buffer("centres")
 
 
 def depth_loss(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -104,8 +107,8 @@ def linear_errors(
     head = fit(DepthHead(train.patches.shape[-1], low, high), batches(), depth_loss, schedule)
     errors = []
     with torch.no_grad():
-        for first in range(0, len(test_depth), 64):
-            some = slice(first, first + 64)
+        for first in range(0, len(test_depth), TEST_BATCH):
+            some = slice(first, first + TEST_BATCH)
             predicted = head(Features(test.summary[some], test.patches[some]))
             predicted = resize_depth(predicted, test_depth.shape[-2:])
             errors += [depth_errors(ours, theirs) for ours, theirs in zip(predicted, test_depth[some], strict=True)]

@@ -19,6 +19,7 @@ C_RANGE = (1e-5, 1e6)  # the paper's ranges, all searched logarithmically
 LR_RANGE = (1e-1, 1e2)
 DECAY_RANGE = (1e-12, 1e-4)
 HELD_OUT = 0.2
+FOR_ONE_THREAD = 100_000_000  # rows x width x classes: below, threads cost L-BFGS's products more than they bring
 
 
 class Linear(NamedTuple):
@@ -77,6 +78,7 @@ def lbfgs(train: Tensor, labels: Tensor, C: float, *, max_iter: int = 2000, star
     """scikit-learn's logistic regression; `start` warms it up."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     model = LogisticRegression(C=C, max_iter=max_iter, warm_start=start is not None)
     x, y = train.cpu().float().numpy(), labels.cpu().numpy()
@@ -88,7 +90,8 @@ def lbfgs(train: Tensor, labels: Tensor, C: float, *, max_iter: int = 2000, star
         model.coef_ = weight[1:] - weight[:1] if two else weight
         model.intercept_ = bias[1:] - bias[:1] if two else bias
         model.classes_ = present
-    with warnings.catch_warnings():
+    threads = 1 if x.size * len(present) < FOR_ONE_THREAD else None
+    with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the paper's max_iter is part of the protocol
         model.fit(x, y)
     classes = int(labels.max()) + 1
