@@ -1,7 +1,7 @@
 """What each part of the method is worth on drawn scenes: the rows of the paper's Table 1, several seeds each.
 
     python benchmarks/components.py                       a glance: a few steps of every row, nothing is written
-    python benchmarks/components.py --steps 1400 --seeds 0 1 2 --out runs/components --write docs/components.md
+    python benchmarks/components.py --steps 480 --seeds 0 1 2 --out runs/components --write docs/components.md
 
 A row and seed that has its result in --out is not run again, so seeds may also run side by side first.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where runs and results go; a temporary folder if left out")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
     given = parser.parse_args()
-    sizes = demo.Sizes(bank=2048) if given.out else demo.Sizes(256, 256, 128, probe_steps=4)
+    sizes = demo.Sizes(bank=2048, probe_steps=100) if given.out else demo.Sizes(256, 256, 128, probe_steps=4)
     with tempfile.TemporaryDirectory() as temporary:
         out = given.out or Path(temporary)
         results = [one(out, row, seed, given.steps, sizes) for seed in given.seeds for row in ("teachers", *ROWS)]
