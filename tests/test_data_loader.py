@@ -294,7 +294,7 @@ def test_what_a_thread_raises_names_the_image(sets, count):
 
     loader = open_loader(section(sets["beton"], workers=count), seed=0)
     loader.sets = [Slow(fail)]
-    with pytest.raises(DataError, match=r"image 3 \(file 3\): MemoryError: no more"):
+    with pytest.raises(DataError, match=r"rank 0: image 3 \(file 3\): MemoryError: no more"):
         list(loader.start(Progress(), lambda _: 32, 5))
 
 

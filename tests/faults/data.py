@@ -43,8 +43,8 @@ def fault_9_loader_thread_raises_or_stalls(ground: Ground, seed: int) -> None:
     assert not launch.processes[victim].is_alive(), f"still alive after 20 s:\n{launch.said()}"
     codes = launch.wait(max(0.0, 60 - (time.monotonic() - began)))
     assert codes == [3 if rank == victim else 6 for rank in range(ranks)], f"{codes}\n{launch.said()}"
-    wanted = r"stands still: .*\n  waiting for image \d+ \(" if stalls else r"image \d+ \(.*no more of that"
-    assert re.search(wanted, launch.said()), launch.said()
+    wanted = r"the loader stands still: .*\n  waiting for image \d+ \(" if stalls else r"image \d+ \(.*no more of that"
+    assert re.search(f"rank {victim}: {wanted}", launch.said()), launch.said()
 
 
 def fault_20_beton_truncated(ground: Ground, seed: int) -> None:
@@ -128,7 +128,7 @@ def _source(ground: Ground, reader: str) -> Path:
 def _spoilt(ground: Ground, reader: str, number: int, chance: Random) -> Path:
     """A copy of the data in which one image is damaged inside, in a way drawn by chance."""
     source = _source(ground, reader)
-    copied = ground.folder / ("spoilt" if reader == "folder" else "spoilt.beton")
+    copied = ground.folder / ("damaged" if reader == "folder" else "damaged.beton")
     shutil.rmtree(copied, ignore_errors=True)
     if reader == "folder":  # has no checksums to be compared with
         shutil.copytree(source, copied)

@@ -17,7 +17,7 @@ from unicscale.data.augment import augment
 from unicscale.data.fill import Bad, Filler
 from unicscale.data.order import Samples
 from unicscale.data.workers import Workers
-from unicscale.errors import DataError
+from unicscale.errors import DataError, LoaderError
 from unicscale.rng import Purpose
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Batches(Iterator[Batch]):
             self.close()
             raise StopIteration
         batch = self._pending.popleft()
-        self._or_close(lambda: self._workers.wait(batch.futures))
+        self._or_close(lambda: self._filled(batch))
         loader.note(batch.bad)
         self._given += 1
         pixels = batch.pixels.to(loader.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()  # (B, 3, S, S)
@@ -87,6 +87,12 @@ class Batches(Iterator[Batch]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _filled(self, batch: _Pending) -> None:
+        try:
+            self._workers.wait(batch.futures)
+        except DataError as problem:
+            raise LoaderError(f"rank {self.loader.rank}: {problem}") from problem
 
     def _or_close(self, act: Callable[[], None]) -> None:
         try:
