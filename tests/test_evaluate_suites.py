@@ -24,12 +24,12 @@ from unicscale.evaluate.subject import open_subject
 from unicscale.evaluate.task import Settings
 from unicscale.interop.native import Description, write
 from unicscale.interop.opened import Opened
+from unicscale.pixels import normalise
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.standardize import Standardizer
 from unicscale.student import build_student
 from unicscale.train import train
-from unicscale.vit import normalise
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
 CLIP = SHAPE | {"clip_embed_dim": 16, "text": {"width": 32, "heads": 2, "layers": 1}}
