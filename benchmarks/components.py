@@ -1,7 +1,7 @@
 """What each part of the method is worth on drawn scenes: the rows of the paper's Table 1, several seeds each.
 
     python benchmarks/components.py                       a glance: a few steps of every row, nothing is written
-    python benchmarks/components.py --steps 1400 --seeds 0 1 2 --out runs/components --write docs/components.md
+    python benchmarks/components.py --steps 480 --seeds 0 1 2 --out runs/components --write docs/components.md
 
 A row and seed that has its result in --out is not run again, so seeds may also run side by side first.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from unicscale import demo, scenes
 from unicscale.recipe import load
-from unicscale.train import train
 
 # each row adds one line to the one before, as the ablation recipes do
 BASIC = ["projector={kind: mlp, shared: true}", "standardize.kind=none", "loss.balance={kind: none}"]
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where runs and results go; a temporary folder if left out")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
     given = parser.parse_args()
-    sizes = demo.Sizes(bank=2048) if given.out else demo.Sizes(256, 256, 128, probe_steps=4)
+    sizes = demo.Sizes(bank=2048, probe_steps=100) if given.out else demo.Sizes(256, 256, 128, probe_steps=4)
     with tempfile.TemporaryDirectory() as temporary:
         out = given.out or Path(temporary)
         results = [one(out, row, seed, given.steps, sizes) for seed in given.seeds for row in ("teachers", *ROWS)]
@@ -58,9 +57,11 @@ def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
     scenes.write(images, sizes.train, seed=seed)
     stages = [f"stages.0.steps={steps}", f"stages.1.steps={max(steps // 6, 1)}"]
     place = [f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
-    recipe = load(demo.RECIPE, [*place, *stages, *ROWS.get(row, [])])
-    with demo.small_steps():
-        models = {STUDENT: demo.student_of(train(recipe))} if row in ROWS else demo.teachers_of(recipe)
+    changes = [*place, *stages, *ROWS.get(row, [])]
+    if row in ROWS:
+        models = {STUDENT: demo.student_of(demo.distil(changes))}
+    else:
+        models = demo.teachers_of(load(demo.RECIPE, changes))
     result = {"row": row, "seed": seed, "steps": steps, "scores": demo.evaluate(models, seed, sizes)}
     file.write_text(json.dumps(result, indent=1) + "\n")
     return result

@@ -10,6 +10,7 @@ if __name__ == "__main__" and not __package__:  # run as a file: go on as the pa
     runpy.run_module("unicscale_launch.local", run_name="__main__", alter_sys=True)
     sys.exit()
 
+import contextlib
 import os
 import secrets
 import signal
@@ -20,13 +21,14 @@ from typing import Annotated
 
 import typer
 
-from unicscale.errors import RunError, StoppedOnRequest, UserError
+from unicscale.errors import RunError, StoppedOnRequest
 from unicscale.launches import refuse_early, remember
 from unicscale.recipe import Recipe, dump, load
 from unicscale.runs import open_run
 from unicscale.stop import parse_duration
 
 from . import checks
+from .door import open_door
 from .request import request
 from .submission import private
 
@@ -44,8 +46,9 @@ def local(
 ) -> None:
     """Train on this machine. Ctrl-C saves and leaves (exit 75; the same command goes on), twice leaves at once."""
     resolved = load(recipe, overrides or [])
-    ranks = ranks or _gpus() or 1
-    launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "time": time})
+    gpus = _gpus()
+    ranks = ranks or gpus or 1
+    launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "gpus_per_node": gpus, "time": time})
     resolved = resolved.model_copy(update={"launch": launch})
     for line in checks.check(resolved, launch):
         print(line, file=sys.stderr)
@@ -57,13 +60,18 @@ def local(
     for attempt in range(restarts + 1):
         if end is not None:
             os.environ["UNICSCALE_SECONDS"] = str(end - clock.monotonic())
-        code = start([str(file)] + ["--fresh"] * (fresh and attempt == 0), ranks)
+        heard: list[int] = []
+        code = start([str(file)] + ["--fresh"] * (fresh and attempt == 0), ranks, heard)
         clock.sleep(0.5)  # for the echo's last lines
         if code == 0:
             print(f"finished: {resolved.out}")
             return
         if code == StoppedOnRequest.exit_code:
             raise StoppedOnRequest(f"{resolved.out}: stopped; the same command goes on.")
+        if code < 0 and heard:  # a second Ctrl-C, or a first one before there was anything to save
+            said = "ended without saving; the same command goes on from the last checkpoint."
+            print(f"{resolved.out}: {said}", file=sys.stderr)
+            sys.exit(128 + heard[-1])
         if code > 0:  # it ended itself and would do so again; what it said has been echoed
             sys.exit(code)
         print(f"a rank was killed ({signal.Signals(-code).name}); {restarts - attempt} restarts left", file=sys.stderr)
@@ -72,8 +80,11 @@ def local(
     )
 
 
-def start(arguments: list[str], ranks: int) -> int:
-    """One launch: 0, the exit code of the rank that failed first, or minus the signal that killed one."""
+def start(arguments: list[str], ranks: int, heard: list[int]) -> int:
+    """One launch: 0, the exit code of the rank that failed first, or minus the signal that killed one.
+
+    `heard` collects the signals that reached us and were passed on.
+    """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -89,6 +100,16 @@ def start(arguments: list[str], ranks: int) -> int:
         signals_to_handle="SIGQUIT",  # on others the agent would kill the ranks before they have saved
         shutdown_timeout=GRACE,
     )
+
+    def pass_on(number: int, frame: object) -> None:
+        heard.append(number)
+        there = children()  # the ranks, in sessions of their own: the terminal's Ctrl-C reaches only us
+        for child in there:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM if number == signal.SIGHUP else number)
+        if not there:
+            raise KeyboardInterrupt  # nobody has begun; ranks started now would know nothing of it
+
     before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "unicscale_launch.job", *arguments)
@@ -98,15 +119,11 @@ def start(arguments: list[str], ranks: int) -> int:
         if StoppedOnRequest.exit_code in codes:
             return StoppedOnRequest.exit_code
         return min(codes)  # a signal before what the others said of their lost neighbour
+    except KeyboardInterrupt:
+        return -heard[-1]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def pass_on(number: int, frame: object) -> None:
-    """Ranks live in sessions of their own, so the terminal's Ctrl-C reaches only us."""
-    for child in children():
-        os.kill(child, signal.SIGTERM if number == signal.SIGHUP else number)
 
 
 def children() -> list[int]:
@@ -147,20 +164,5 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def main() -> None:
-    """As `unicscale`: users' errors are text and an exit code."""
-    app = typer.Typer(
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.command()(local)
-    try:
-        app()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    open_door(local)

@@ -84,10 +84,13 @@ def srun_options(launch: Launch) -> list[str]:
 def before(launch: Launch, submission: Path) -> list[str]:
     """Shell lines ahead of srun."""
     return [
+        f"# unicscale: this job saves and goes back to the queue by itself, at most {launch.max_requeues} times; code,",
+        f"# recipe and logs are in {submission}; scancel ends it for good",
         *launch.setup,
         f"export PYTHONPATH={shlex.quote(str(submission / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # the folder the job starts in may hold newer code than the snapshot",
         "trap : TERM  # pre-emption: wait for the ranks, which are saving",
+        "# srun never notices the death of a node's slurmstepd: this ends it when the run has been over for a while",
         f"{shlex.join([sys.executable, '-m', 'unicscale_launch.guard', str(submission / 'runs.txt')])} $$ &",
     ]
 
@@ -95,7 +98,11 @@ def before(launch: Launch, submission: Path) -> list[str]:
 def after(launch: Launch, submission: Path) -> list[str]:
     """Shell lines behind srun: whether the job goes to the queue again."""
     command = [sys.executable, "-m", "unicscale_launch.after", str(submission / "runs.txt")]
-    return ["code=$?", f"{shlex.join(command)} $code --max-requeues {launch.max_requeues}", "exit $code"]
+    return [
+        "code=$?  # 75: saved, not done",
+        f"{shlex.join(command)} $code --max-requeues {launch.max_requeues}",
+        "exit $code",
+    ]
 
 
 def _warning(launch: Launch) -> int:

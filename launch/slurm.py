@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from unicscale.errors import UserError
 from unicscale.recipe.sections import Launch
 
+from .door import open_door
 from .submission import Submission, plan_submission
 from .sweep import variants
 
@@ -98,20 +98,5 @@ def next_steps(submission: Submission, job: str) -> str:
     )
 
 
-def main() -> None:
-    """As `unicscale`: users' errors are text and an exit code."""
-    app = typer.Typer(
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.command()(slurm)
-    try:
-        app()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    open_door(slurm)

@@ -35,9 +35,11 @@ class Scenes(Teacher):
     def build(self, options: Options) -> nn.Module:
         from timm.models.vision_transformer import Attention, VisionTransformer
 
+        from unicscale.stem import ConvolutionStem
+
         module = VisionTransformer(
             img_size=SIZE, patch_size=PATCH, embed_dim=DIM, depth=DEPTH, num_heads=HEADS, num_classes=0, global_pool="",
-            embed_layer=_stem(), dynamic_img_size=True,
+            embed_layer=ConvolutionStem, dynamic_img_size=True,
         )  # fmt: skip
         for part in module.modules():
             if isinstance(part, Attention):
@@ -51,31 +53,3 @@ class Scenes(Teacher):
 
     def bundled(self, options: Options) -> Path:
         return Path(__file__).with_name(f"scenes_{options.knows}.safetensors")
-
-
-def _stem() -> type[nn.Module]:
-    """Three strided convolutions to patches of 8: so small a ViT learns far sooner behind them than behind one."""
-    from itertools import pairwise
-
-    from torch import nn
-
-    class Stem(nn.Module):
-        def __init__(self, *, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **unused: object) -> None:
-            super().__init__()
-            widths = (in_chans, embed_dim // 4, embed_dim // 2, embed_dim)
-            steps = [
-                layer
-                for before, after in pairwise(widths)
-                for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU())
-            ]
-            self.layers = nn.Sequential(*steps, nn.Conv2d(embed_dim, embed_dim, 1))
-            self.patch_size, self.grid_size = (patch_size, patch_size), (img_size // patch_size,) * 2
-            self.num_patches = self.grid_size[0] * self.grid_size[1]
-
-        def feat_ratio(self) -> tuple[int, int]:
-            return self.patch_size
-
-        def forward(self, images: Tensor) -> Tensor:
-            return self.layers(images).permute(0, 2, 3, 1)  # (B, H / 8, W / 8, D): timm adds the positions per grid
-
-    return Stem

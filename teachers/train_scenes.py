@@ -1,4 +1,4 @@
-"""Trains the demo's two teachers on drawn scenes; ten to fifteen minutes each on one CPU core.
+"""Trains the demo's two teachers on drawn scenes; about five minutes each on one CPU core.
 
     python -m unicscale_teachers.train_scenes classes
     python -m unicscale_teachers.train_scenes dense
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train and write the weights where the plug-in looks for them."""
     parser = argparse.ArgumentParser(description="Train one of the demo's teachers.")
     parser.add_argument("knows", choices=("classes", "dense"))
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--scenes", type=int, default=32768)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the safetensors")
     given = parser.parse_args(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
@@ -163,6 +164,18 @@ def poisoned(world: World, cases: list[Case]) -> list[dict[str, Any]]:
     return found
 
 
+def watch_overlap(engine: Any) -> list[bool]:
+    """Filled when the engine opens the next time: whether weights of before are still in memory then."""
+    old, opens, found = weakref.ref(engine.student.trunk.pos_embed), engine._open, []
+
+    def opened(student: Student) -> None:
+        found.append(old() is not None)
+        opens(student)
+
+    engine._open = opened
+    return found
+
+
 def resized(world: World, cases: list[Case], size: int) -> list[dict[str, Any]]:
     """Two steps, another size, one step there."""
     found = []
@@ -171,10 +184,11 @@ def resized(world: World, cases: list[Case], size: int) -> list[dict[str, Any]]:
         for step in range(2):
             one_step(engine, world, step, case.accumulation)
         before = whole(engine, world)
+        overlaps = watch_overlap(engine)
         engine.resize_positions(size)
         after = whole(engine, world)
         loss, _ = one_step(engine, world, 2, case.accumulation, size)
-        found.append({"before": before, "after": after, "loss": loss})
+        found.append({"before": before, "after": after, "loss": loss, "overlaps": overlaps})
     return found
 
 

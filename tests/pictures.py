@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from unicscale.contracts import Batch, Progress
+from unicscale.data import beton as format
+from unicscale.data.folder import listing
 from unicscale.data.loader import open_loader
 from unicscale.data.pack import AS_IT_IS, Form, pack
+from unicscale.data.sources import ffcv_missing
+from unicscale.data.trailer import checksum, trailer
 from unicscale.recipe.sections import Data
+
+needs_ffcv = pytest.mark.skipif(bool(ffcv_missing()), reason=f"FFCV is not to be had here: {ffcv_missing()}")
+READERS = [pytest.param("ffcv", marks=needs_ffcv), "beton", "folder"]
 
 
 def picture(number: int, height: int = 60, width: int = 80) -> np.ndarray:
@@ -40,9 +49,42 @@ def tree(folder: Path, count: int = 24, classes: int = 3, **shape) -> Path:
 
 
 def beton(folder: Path, source: Path, name: str = "set.beton", form: Form = AS_IT_IS) -> str:
-    """The folder, packed."""
-    pack(str(source), str(folder / name), form)
+    """The folder, packed; without FFCV by the lines below, so that what reads betons is tested there as well."""
+    if not ffcv_missing():
+        pack(str(source), str(folder / name), form)
+    elif form == AS_IT_IS:
+        written_without_ffcv(source, folder / name)
+    else:
+        pytest.skip(needs_ffcv.kwargs["reason"])
     return str(folder / name)
+
+
+def written_without_ffcv(source: Path, target: Path) -> None:
+    """A folder of JPEGs as a beton, byte by byte as the format says, with its checksums and its manifest."""
+    names, classes, labels = listing(str(source))
+    kept = [n for n, name in enumerate(names) if (source / name).read_bytes()[:2] == b"\xff\xd8"]
+    names = [names[n] for n in kept]
+    files = [(source / name).read_bytes() for name in names]
+    metadata = np.zeros(len(files), np.dtype([("", format.IMAGE), ("", "<i8")], align=True))
+    fields = np.zeros(2, format.FIELD)
+    for place, (name, kind) in enumerate([("image", format.IMAGE_FIELD), ("label", format.INT_FIELD)]):
+        fields[place]["type"] = kind
+        fields[place]["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+    page = 1 << 16
+    first = -(-(format.HEADER.itemsize + fields.nbytes + metadata.nbytes) // page) * page
+    at = first + np.cumsum([0, *map(len, files)])
+    for number, data in enumerate(files):
+        with Image.open(io.BytesIO(data)) as image:
+            metadata["f0"][number] = (format.JPEG, *image.size, at[number])
+    metadata["f1"] = -1 if labels is None else labels[kept]
+    sums = np.array([checksum(np.frombuffer(data, np.uint8)) for data in files], np.uint64)
+    ours = trailer(sums, names)
+    table = np.array([(n, at[n], len(data)) for n, data in enumerate(files)], format.ALLOCATION)
+    header = np.array((format.VERSION, 2, page, len(files), at[-1] + len(ours)), format.HEADER)
+    index = header.tobytes() + fields.tobytes() + metadata.tobytes()
+    target.write_bytes(index.ljust(first, b"\0") + b"".join([*files, ours, table.tobytes()]))
+    manifest = {"classes": classes, "checksums": True, "index": format.Beton(str(target)).index}
+    Path(format.manifest_path(str(target))).write_text(json.dumps(manifest))
 
 
 def section(path: str | Path, **options) -> Data:

@@ -1,8 +1,11 @@
 """`unicscale pack` and `unicscale data show`, as people call them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from pictures import tree
+from pictures import needs_ffcv, tree
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,6 +22,7 @@ stages:
 """
 
 
+@needs_ffcv
 def test_pack_says_what_it_wrote_and_what_it_skipped(tmp_path):
     source = tree(tmp_path / "tree", 6)
     (source / "class0" / "text.jpg").write_text("hello")
@@ -28,6 +32,17 @@ def test_pack_says_what_it_wrote_and_what_it_skipped(tmp_path):
     assert "skipped class0/text.jpg: not an image" in result.output
     assert f"{target}: 6 images" in result.output.replace("\n", "")
     assert target.exists() and Path(f"{target}.json").exists()
+
+
+def test_packing_without_ffcv_says_what_is_missing(tmp_path):
+    tree(tmp_path / "tree", 6)
+    command = f"pack {tmp_path}/tree {tmp_path}/set.beton".split()
+    hidden = "import sys; sys.modules['ffcv'] = None; from unicscale.cli import main; main()"
+    ran = subprocess.run([sys.executable, "-c", hidden, *command], capture_output=True, text=True)
+    assert ran.returncode == 3, ran.stderr
+    assert "packing needs FFCV: it is not installed" in ran.stderr
+    assert "apt-get install g++ pkg-config libopencv-dev libturbojpeg0-dev" in ran.stderr
+    assert os.listdir(tmp_path) == ["tree"]
 
 
 def test_a_contact_sheet_has_a_row_for_every_size(tmp_path):

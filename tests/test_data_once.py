@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pictures import beton, picture, tree
+from pictures import READERS, beton, picture, tree
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -21,7 +21,7 @@ def test_the_centre_is_torchvisions(shape):
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("reader", ["folder", "beton", "ffcv"])
+@pytest.mark.parametrize("reader", READERS)
 def test_every_image_comes_once_with_its_label(tmp_path, world, reader):
     path = str(tree(tmp_path / "tree", 22))
     if reader != "folder":

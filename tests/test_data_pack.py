@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import jpeg, picture, tree
+from pictures import jpeg, needs_ffcv, picture, tree
 from PIL import Image
 
 from unicscale.data.beton import JPEG, RAW, Beton
 from unicscale.data.pack import AS_IT_IS, Form, pack
 from unicscale.errors import DataError
+
+pytestmark = needs_ffcv
 
 
 def save(path, image, **options):

@@ -168,6 +168,12 @@ def test_a_key_from_the_environment_may_not_stand_in_a_recipe(tmp_path: Path, mo
         checks.check(load(file), Launch(gpus_per_node=0, comment="0123456789abcdef"))
 
 
+def test_a_gpu_job_that_asks_for_no_cores_is_told_what_that_means() -> None:
+    told = ["no launch.cpus_per_task: the cluster decides, often for one core per rank, too few to decode images"]
+    assert checks.cores(Launch(gpus_per_node=1)) == told
+    assert checks.cores(Launch(gpus_per_node=1, cpus_per_task=8)) == checks.cores(Launch(gpus_per_node=0)) == []
+
+
 def test_a_folder_of_something_else_is_refused_before_the_queue(tmp_path: Path) -> None:
     recipe = load(recipe_file(tmp_path), [f"out={tmp_path / 'images'}"])
     with pytest.raises(CheckpointError, match="images holds all, and is no run folder"):

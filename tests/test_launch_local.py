@@ -11,15 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.recipe import write_images, write_recipe
+from faults.recipe import slow_teacher, write_images, write_recipe
 
 pytestmark = pytest.mark.timeout(400)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def start(folder: Path, *options: str, steps: int) -> subprocess.Popen:
+def start(folder: Path, *options: str, steps: int, **changes: object) -> subprocess.Popen:
     """The command, with a group of its own as at a terminal."""
-    recipe = write_recipe(folder / "r.yaml", write_images(folder / "images"), folder / "run", steps=steps)
+    images = write_images(folder / "images")
+    recipe = write_recipe(folder / "r.yaml", images, folder / "run", steps=steps, **changes)
     return subprocess.Popen(
         [sys.executable, "launch/local.py", str(recipe), "--ranks", "2", *options],
         cwd=REPOSITORY, start_new_session=True, stderr=subprocess.PIPE, text=True,
@@ -75,3 +76,30 @@ def test_ctrl_c_saves_and_leaves_with_75(tmp_path: Path) -> None:
     assert launch["ended"]["time"] - sent < 10
     assert (tmp_path / "run" / "checkpoints" / f"step-{launch['ended']['step']:08d}" / "manifest.json").exists()
     assert "stopped; the same command goes on" in said
+
+
+def test_ctrl_c_twice_leaves_at_once_and_nothing_starts_again(tmp_path: Path) -> None:
+    command = start(tmp_path, steps=100, **slow_teacher(tmp_path / "teacher", seconds=40))
+    ranks = [in_its_teachers(tmp_path, rank, command) for rank in range(2)]
+    os.killpg(command.pid, signal.SIGINT)
+    time.sleep(1.5)  # what follows within a second is taken for the same Ctrl-C
+    assert command.poll() is None
+    os.killpg(command.pid, signal.SIGINT)
+    again = time.monotonic()
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 128 + signal.SIGINT, said
+    assert time.monotonic() - again < 30  # the step would have taken longer
+    assert "asked again: leaving without saving" in said
+    assert "ended without saving; the same command goes on from the last checkpoint" in said
+    assert len(launches(tmp_path)) == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+def in_its_teachers(folder: Path, rank: int, command: subprocess.Popen) -> int:
+    """Wait until a rank is in the middle of a step; its process."""
+    pulse, deadline = folder / f"run/logs/rank-{rank:04d}.pulse", time.monotonic() + 150
+    while not (pulse.exists() and (said := json.loads(pulse.read_text()))["doing"].endswith("teachers")):
+        assert command.poll() is None, command.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return said["pid"]

@@ -133,7 +133,8 @@ def test_what_an_engine_cannot_do_it_says() -> None:
 def test_another_size_changes_the_positions_and_nothing_else() -> None:
     cases = [Case(kind, options=(("ema", 0.9),)) for kind in ENGINES]
     found = on(2, contract.resized, cases, 32)
-    for case, (before, after, loss) in zip(cases, (f.values() for f in found), strict=True):
+    for case, (before, after, loss, overlaps) in zip(cases, (f.values() for f in found), strict=True):
+        assert overlaps == [False], f"{case}: old weights were in memory when new ones were made"
         for name, value in before.items():
             if name.endswith("trunk.pos_embed"):
                 assert after[name].shape == (1, 17, 36), (case, name)

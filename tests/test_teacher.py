@@ -24,6 +24,9 @@ class Mine(Teacher):
     files = {"only": "https://example.org/mine.pth"}
     def spec(self, options):
         return TeacherSpec(8, 4, 16, IMAGENET_MEAN, IMAGENET_STD, self.licence)
+
+    def build(self, options):
+        raise AssertionError("these tests only describe")
 """
 
 
@@ -59,6 +62,12 @@ def test_a_plugin_is_found_by_its_name_and_the_others_are_not_imported(install) 
     install("loud_dist", "loud", "raise RuntimeError('never import me')")
     assert {"mine", "loud", "dinov2"} <= {listed.name for listed in listing()}
     assert find("mine").spec(None).dim == 8
+
+
+def test_a_plugin_that_cannot_build_is_refused_by_what_it_lacks(install) -> None:
+    install("half_dist", "half", GOOD[: GOOD.index("    def build")])
+    said = refusal("half")
+    assert "'half' of half_dist 2.0 has no build()." in said and "docs/teacher.md" in said
 
 
 @pytest.mark.parametrize(

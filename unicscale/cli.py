@@ -8,7 +8,7 @@ import sys
 import typer
 
 from unicscale.commands import data, evaluation, jobs, machine, pages, teachers, training
-from unicscale.errors import RunError, UserError
+from unicscale.errors import LoaderError, RunError, UserError
 
 app = typer.Typer(
     name="unicscale",
@@ -28,7 +28,7 @@ def main() -> None:
         app()
     except UserError as error:
         # a mistake in a recipe is the same on every rank; what befell one rank only, that rank says
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, RunError):
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, RunError | LoaderError):
             print(error, file=sys.stderr)
         sys.exit(error.exit_code)
 

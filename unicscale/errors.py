@@ -24,6 +24,10 @@ class DataError(UserError):
     exit_code = 3
 
 
+class LoaderError(DataError):
+    """What befell one rank's reading threads: that rank alone knows, so it says it itself."""
+
+
 class TeacherError(UserError):
     """A plug-in or a teacher's weights."""
 

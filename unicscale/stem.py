@@ -14,8 +14,11 @@ from torch import Tensor, nn
 class ConvolutionStem(nn.Module):
     """3x3 convolutions that halve the image until it is the grid of patches; an `embed_layer` for timm."""
 
-    def __init__(self, *, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **unused: object) -> None:
+    def __init__(
+        self, *, img_size: int, patch_size: int, in_chans: int, embed_dim: int, output_fmt: str = "", **unused: object
+    ) -> None:
         super().__init__()
+        self.as_grid = output_fmt == "NHWC"  # timm's wish where it resizes positions to each image
         halvings = int(math.log2(patch_size))
         if 2**halvings != patch_size:
             raise ValueError(f"a stem of convolutions halves the image: patch {patch_size} is not a power of two")
@@ -34,5 +37,6 @@ class ConvolutionStem(nn.Module):
         return self.patch_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D)."""
-        return self.layers(images).flatten(2).mT
+        """(B, 3, H, W) -> (B, N, D), or (B, h, w, D) where a grid was asked for."""
+        x = self.layers(images)
+        return x.permute(0, 2, 3, 1) if self.as_grid else x.flatten(2).mT

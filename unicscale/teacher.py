@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class TeacherOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Teacher:
+class Teacher(ABC):
     """The base of every plug-in. It describes; the core freezes, casts, moves, shards, normalises and standardises."""
 
     api_version: ClassVar[int | None] = None  # the plug-in states which API it was written for
@@ -42,13 +43,13 @@ class Teacher:
     small: ClassVar[dict[str, Any]] = {}  # options of an instance small enough for tests
     Options: ClassVar[type[TeacherOptions]] = TeacherOptions
 
+    @abstractmethod
     def build(self, options: Any) -> nn.Module:
         """The module without weights; the core calls this on the meta device."""
-        raise NotImplementedError(f"{type(self).__name__} has no build()")
 
+    @abstractmethod
     def spec(self, options: Any) -> TeacherSpec:
         """Dimensions, native size, normalisation, licence: answered without torch."""
-        raise NotImplementedError(f"{type(self).__name__} has no spec()")
 
     def rename(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The official file's entries under this module's keys; what it leaves out, it leaves out on purpose."""
@@ -274,4 +275,8 @@ def _accept(kind: type[Teacher], what: str) -> Teacher:
         )
     if not (isinstance(kind, type) and issubclass(kind, Teacher)):
         raise TeacherError(f"the teacher plug-in {what} is no subclass of unicscale.teacher.Teacher.")
+    if missing := " and ".join(f"{name}()" for name in sorted(kind.__abstractmethods__)):
+        raise TeacherError(
+            f"the teacher plug-in {what} has no {missing}.\n  docs/teacher.md shows what each one answers."
+        )
     return kind()

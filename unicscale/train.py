@@ -68,6 +68,7 @@ def loop(parts: Parts, phase: Phases) -> None:
             phase("backward")
             engine.backward(loss.total * loss.terms["weight"], last=last)
             tally.add(loss.terms)
+            del guess, loss  # their graph would keep this stage's student alive while the next one's is built
         phase("optimizer")
         lr, momentum = plan.lr(progress.step), plan.momentum(progress.step)
         norm = engine.step(lr, tally.weight)
@@ -81,7 +82,10 @@ def loop(parts: Parts, phase: Phases) -> None:
             log.write(progress, tally.terms(world) | rates | streak.terms() | phase.measured())
             streak.judge(progress.step, teachers.broken())
         due = plan.saves(progress.step) or plan.ends_stage(progress.step) or saver.due()
-        stop, save = world.agreed(stop=world.stop.raised(), save=due)  # so that all ranks leave at the same step
+        bad = parts.loader.replaced_any
+        stop, save, bad = world.agreed(stop=world.stop.raised(), save=due, tell=bad)  # all ranks leave at the same step
+        if bad:
+            parts.loader.judge(world.gather_objects)
         if stop or save:
             phase("save")
             streak.judge(progress.step, teachers.broken())

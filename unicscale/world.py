@@ -68,16 +68,16 @@ class World:
         """Whether any rank was asked to stop: all ranks get the same answer, so all leave at the same step."""
         return self.agreed(stop=self.stop.raised(), save=False)[0]
 
-    def agreed(self, *, stop: bool, save: bool) -> tuple[bool, bool]:
+    def agreed(self, *, stop: bool, save: bool, tell: bool = False) -> tuple[bool, bool, bool]:
         """What any rank wants at this step boundary, everybody's answer in one message."""
         if self.size == 1:
-            return stop, save
-        flags = torch.tensor([int(stop), int(save)])
+            return stop, save, tell
+        flags = torch.tensor([int(stop), int(save), int(tell)])
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
         if flags[0]:
             reasons = self.gather_objects(self.stop.reason)
             self.stop.raise_(next((f"{why} on rank {rank}" for rank, why in enumerate(reasons) if why), "asked"))
-        return bool(flags[0]), bool(flags[1])
+        return bool(flags[0]), bool(flags[1]), bool(flags[2])
 
     def on_main(self, act: Callable[[], Any]) -> Any:
         """What rank 0 gets from `act`, everywhere; its UserError is raised on every rank, so nobody waits in vain."""

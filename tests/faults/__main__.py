@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from faults.data import DATA
 from faults.signals import SIGNALS
 from faults.table import TABLE, Fault, Ground, NotHere, ways
 
@@ -56,7 +57,7 @@ def main() -> int:
     results = {"faults": {}} if options.fresh or not options.out.exists() else json.loads(options.out.read_text())
     results["machine"] = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
     rows = []
-    for number, fault, asked in sorted([*TABLE, *SIGNALS]):
+    for number, fault, asked in sorted([*TABLE, *SIGNALS, *DATA]):
         if wanted and number not in wanted:
             continue
         fresh = {"what": fault.__name__.split("_", 2)[2].replace("_", " "), "asked": asked, "run": 0, "passed": 0}

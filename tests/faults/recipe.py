@@ -10,6 +10,16 @@ import yaml
 from PIL import Image
 
 SHAPE = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_size": 8, "img_size": 32}
+SLOW = """
+import time
+from unicscale_teachers.dino import Dino
+
+class Slow(Dino):
+    def forward(self, module, images):
+        if not images.is_meta:  # where a plan counts its operations
+            time.sleep({seconds})
+        return module(images)
+"""
 
 
 def write_images(folder: Path, count: int = 64, side: int = 40) -> Path:
@@ -54,3 +64,10 @@ def write_recipe(path: Path, images: Path, out: Path, *, steps: int = 16, **chan
         node[leaf] = value
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     return path
+
+
+def slow_teacher(folder: Path, seconds: float) -> dict[str, Any]:
+    """Changes of a recipe that give it a teacher which takes its time, so that a step lasts as long on any machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "slow.py").write_text(SLOW.format(seconds=seconds))
+    return {"teachers__one": {"adapter": f"{folder}/slow.py:Slow", "weights": "random", "size": SHAPE}}

@@ -139,3 +139,31 @@ def stall_the_loader(batch: int, seconds: float) -> None:
             yield each
 
     loader.Loader.start = start
+
+
+def break_the_reader(reader: str, call: int, stalls: bool, mark: str) -> None:
+    """The n-th call of a reader raises, or never comes back; `mark` appears as it begins."""
+    from unicscale.data import beton, folder, sources
+
+    sources.ffcv_missing()  # imports the module, where there is one
+    kinds = {"folder": (folder.Folder, "image"), "beton": (beton.Beton, "image")}
+    if reader == "ffcv":
+        from unicscale.data.ffcv import FFCV
+
+        kinds["ffcv"] = (FFCV, "fill")
+    kind, method = kinds[reader]
+    true, done, counting = getattr(kind, method), 0, threading.Lock()
+
+    def broken(self: Any, index: Any, *arguments: Any) -> Any:
+        nonlocal done
+        with counting:
+            done += 1
+            fails = done == call
+        if fails:
+            Path(mark).touch()
+            if stalls:
+                time.sleep(600)
+            raise MemoryError("no more of that")
+        return true(self, index, *arguments)
+
+    setattr(kind, method, broken)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.data import DATA
 from faults.launching import records
 from faults.signals import SIGNALS
 from faults.table import TABLE, Fault, Ground, NotHere
@@ -32,7 +33,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     ("number", "fault"),
     [
         pytest.param(number, fault, id=fault.__name__, marks=[pytest.mark.slow] if number in SLOW else [])
-        for number, fault, _ in [*TABLE, *SIGNALS]
+        for number, fault, _ in [*TABLE, *SIGNALS, *DATA]
     ],
 )
 def test_nothing_is_lost_to(number: int, fault: Fault, ground: Ground) -> None:

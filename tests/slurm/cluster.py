@@ -106,6 +106,10 @@ class Cluster:
         words = self.run("scontrol", "-o", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def seconds_since_start(self, number: str) -> float:
+        """How long the job has been running, this time."""
+        return time.time() - time.mktime(time.strptime(self.job(number)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+
     def stop(self) -> None:
         """End every job, then the daemons in the order that lets them say goodbye."""
         self.run("scancel", "--state=PENDING", "-u", "root")

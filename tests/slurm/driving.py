@@ -110,6 +110,14 @@ class Driver:
         assert ended["exit"] == 75, ended
         return newest(self.out).stat().st_mtime - sent
 
+    def left(self) -> str:
+        """Wait until the last launch has left, everything saved; who asked it to."""
+        number = len(self.facts().get("launches", [])) or 1
+        self.until_launch(number, steps=1)
+        ended = self.until(lambda: self.facts()["launches"][number - 1].get("ended"))
+        assert (ended["exit"], ended["step"]) == (75, self.step()), ended
+        return str(ended["asked"]).partition(" on rank")[0]
+
     def take_down(self, node: str) -> None:
         """A node fails: no handler runs; it comes back once Slurm has noticed."""
         before = self.cluster.job(self.job)["Restarts"]
@@ -140,9 +148,9 @@ class Driver:
     def _hurry(self) -> None:
         self.cluster.run("scontrol", "update", f"JobId={self.job}", "StartTime=now")
 
-    def finish(self) -> None:
+    def finish(self, seconds: float = 240) -> None:
         """Wait for the end of the last launch."""
-        self.until(lambda: self.state() in ("COMPLETED", "FAILED", "CANCELLED"), 240)
+        self.until(lambda: self.state() in ("COMPLETED", "FAILED", "CANCELLED"), seconds)
 
     def everything_said(self) -> str:
         """All logs, for a failing test."""

@@ -87,6 +87,21 @@ def test_plain_srun_and_torchrun_over_two_nodes_give_the_same_weights(runs, clus
     assert len({weights(run.out) for run in (front, plain, elastic)}) == 1
 
 
+def test_two_tasks_on_each_of_two_nodes_stop_and_go_on_to_the_same_weights(runs) -> None:
+    plain, run = runs("plain", steps=60), runs("hit", steps=60)
+    for one in (plain, run):
+        one.submit("--nodes", "2", "--tasks-per-node", "2")
+    run.until_launch(1, steps=10)
+    run.signal("USR2")
+    run.requeued(1)
+    run.finish()
+    plain.finish()
+    assert run.status()["state"] == "finished", run.everything_said()
+    assert [launch["ranks"] for launch in run.facts()["launches"]] == [4, 4]
+    assert sorted(path.name for path in run.out.glob("logs/rank-*.log")) == [f"rank-000{n}.log" for n in range(4)]
+    assert weights(run.out) == weights(plain.out)  # sums of four numbers: their order must not change
+
+
 def test_a_second_command_in_the_folder_is_refused_within_ten_seconds(runs, cluster: Cluster) -> None:
     run = runs("held", steps=100000)
     run.submit("--nodes", "2")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults.recipe import slow_teacher
 
 from slurm.cluster import Cluster
 from slurm.driving import QUIET, Driver, weights
@@ -29,22 +30,31 @@ def pair(cluster: Cluster, tmp_path: Path):
     return make
 
 
-def test_three_time_limits_lose_nothing(cluster: Cluster, pair) -> None:
-    run, plain = pair(200, **QUIET)
+def test_three_time_limits_lose_nothing(cluster: Cluster, pair, tmp_path: Path) -> None:
+    """Two that somebody warned of, the run's own clock or Slurm, and one that Slurm enforces while the ranks save."""
+    run, plain = pair(720, **QUIET, **slow_teacher(tmp_path / "teacher", seconds=0.3))  # no machine is done too early
     plain.submit("--nodes", "2")
-    plain.finish()
-    run.submit("--nodes", "2", "--time", "20")
-    for number in range(1, 4):
-        run.until_launch(number, steps=5)
-        cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")  # nearer than the two minutes of warning
-        ended = run.until(lambda n=number: run.facts()["launches"][n - 1].get("ended"))
-        assert (ended["exit"], ended["step"]) == (75, run.step())
-        run.requeued(number, "TimeLimit=20")
-    run.finish()
+    run.submit("--nodes", "2", "--time", "1")
+    asked = [run.left()]
+    run.requeued(1, "TimeLimit=20")
+    run.until_launch(2, steps=5)
+    cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")  # nearer than the two minutes of warning
+    asked.append(run.left())
+    run.requeued(2, "TimeLimit=20")
+    run.until_launch(3, steps=5)
+    time.sleep(max(0.0, 65 - cluster.seconds_since_start(run.job)))
+    cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=1")  # over already: SIGTERM, then SIGKILL
+    asked.append(run.left())
+    assert run.cluster.job(run.job)["Reason"] == "TimeLimit"
+    run.requeued(3, "TimeLimit=20")
+    run.finish(400)
+    plain.finish(400)
+    assert asked[0] in ("time limit", "SIGUSR2"), asked
+    assert asked[1] == "SIGUSR2", asked
     assert run.status()["state"] == "finished", run.everything_said()
     assert weights(run.out) == weights(plain.out)
     steps = [record["step"] for record in run.records() if "loss" in record]
-    assert steps == list(range(1, 201))
+    assert steps == list(range(1, 721))
 
 
 def test_twenty_signals_each_commit_within_a_step_and_ten_seconds(cluster: Cluster, pair) -> None:
@@ -108,7 +118,9 @@ def test_preemption_saves_and_requeues_and_a_cancelled_job_stays_cancelled(clust
     run, _ = pair(100000, **QUIET)
     run.submit("--nodes", "2")
     run.until_launch(1, steps=5)
-    urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 2").strip()
+    urgent = cluster.run(
+        "sbatch", "--parsable", "--output=/dev/null", "-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 2"
+    ).strip()
     ended = run.until(lambda: run.facts()["launches"][0].get("ended"))
     assert (ended["exit"], ended["step"]) == (75, run.step())
     run.until(lambda: cluster.job(urgent).get("JobState") == "COMPLETED")

@@ -17,7 +17,7 @@ from unicscale.data.augment import augment
 from unicscale.data.fill import Bad, Filler
 from unicscale.data.order import Samples
 from unicscale.data.workers import Workers
-from unicscale.errors import DataError
+from unicscale.errors import DataError, LoaderError
 from unicscale.rng import Purpose
 
 if TYPE_CHECKING:
@@ -40,21 +40,21 @@ class Batches(Iterator[Batch]):
         self._todo = self._plan(replace(after), steps)  # a copy: the loop counts on in the one it was given
         self._pending: deque[_Pending] = deque()
         self._workers = Workers(loader.workers)
+        self._given = 0
 
     def __next__(self) -> Batch:
         loader = self.loader
+        if loader.replaced_any and self._given % loader.micro_batches == 0:
+            self._or_close(loader.judge)  # nobody has, at the end of the last step
         while len(self._pending) <= loader.section.ahead and (todo := next(self._todo, None)) is not None:
             self._pending.append(self._submit(*todo))
         if not self._pending:
             self.close()
             raise StopIteration
         batch = self._pending.popleft()
-        try:
-            self._workers.wait(batch.futures)
-            loader.allow(batch.bad)
-        except BaseException:
-            self.close()
-            raise
+        self._or_close(lambda: self._filled(batch))
+        loader.note(batch.bad)
+        self._given += 1
         pixels = batch.pixels.to(loader.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()  # (B, 3, S, S)
         if loader.train:
             keys = batch.samples.keys(loader.order.seed, Purpose.COLOUR)
@@ -87,6 +87,19 @@ class Batches(Iterator[Batch]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _filled(self, batch: _Pending) -> None:
+        try:
+            self._workers.wait(batch.futures)
+        except DataError as problem:
+            raise LoaderError(f"rank {self.loader.rank}: {problem}") from problem
+
+    def _or_close(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except BaseException:
+            self.close()
+            raise
 
     def _plan(self, after: Progress, steps: int) -> Iterator[tuple[Samples, int]]:
         loader = self.loader

@@ -1,8 +1,9 @@
 """The .beton file of FFCV (version 2), read with numpy and `pread` alone: no compiler, no mapping, no FFCV.
 
-Layout: header | a descriptor per field | a metadata record per sample | pages of data | allocation table. All but the
-pixels is read and checked at open, because a file that lost its tail, or a part of its middle, otherwise opens and
-gives garbage. Reads go through `pread`: a file that shrinks under a mapping kills the process with SIGBUS.
+Layout: header | a descriptor per field | a metadata record per sample | pages of data | of `unicscale pack`: a checksum
+and a name per sample (trailer.py) | allocation table. All but the pixels is read and checked at open, because a file
+that lost its tail, or a part of its middle, otherwise opens and gives garbage. Reads go through `pread`: a file that
+shrinks under a mapping kills the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from unicscale.data.decode import Undecodable
+from unicscale.data.trailer import checksum, read_trailer
 from unicscale.errors import DataError
 
 VERSION = 2
@@ -61,14 +63,17 @@ class Beton:
         return len(self.at)
 
     def name(self, index: int) -> str:
-        """For messages."""
-        return f"{self.path}, sample {index}"
+        """For messages: the sample, and the file it was packed from where that is known."""
+        source = f" ({self.trailer.name(self.file, index)})" if self.trailer else ""
+        return f"{self.path}, sample {index}{source}"
 
     def encoded(self, index: int) -> np.ndarray:
-        """The stored bytes of an image."""
+        """The stored bytes of an image; Undecodable where they are not those that were packed."""
         data = np.empty(int(self.sizes[index]), np.uint8)
         if os.preadv(self.file, [data.data], int(self.at[index])) != len(data):
             raise self.changed()
+        if self.trailer and checksum(data) != self.trailer.sums[index]:
+            raise Undecodable("its bytes are not those that were packed (checksum)")
         return data
 
     def image(self, index: int) -> np.ndarray:
@@ -122,6 +127,7 @@ class Beton:
             raise self._broken(f"{size:,} bytes do not reach to the end of its allocation table (from {table:,})")
         allocations = self._records(ALLOCATION, (size - table) // ALLOCATION.itemsize, table)
         self._index(metadata, fields, allocations, table)
+        self.trailer = read_trailer(self.file, table, samples, self.path)
         self.index = hashlib.sha256(b"".join(x.tobytes() for x in (header, fields, metadata, allocations))).hexdigest()
         manifest = self._manifest()
         self.classes = manifest.get("classes", [])
@@ -130,6 +136,8 @@ class Beton:
                 f"{self.path}: changed since it was packed: its index is not the one that {manifest_path(self.path)} "
                 "names.\n  Copy both again, or remove the manifest if the file is meant."
             )
+        if manifest.get("checksums") and self.trailer is None:
+            raise self._broken("the checksums that its manifest promises are not in it")
 
     def _metadata(self, fields: np.ndarray, samples: int) -> np.ndarray:
         kinds = []

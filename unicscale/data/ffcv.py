@@ -22,6 +22,7 @@ from unicscale import rng
 from unicscale.data.beton import JPEG, RAW, Beton
 from unicscale.data.crops import DRAWS, CentreCrop, Crop, RandomCrop, random_box
 from unicscale.data.decode import Status, Undecodable
+from unicscale.data.trailer import STRIDE
 
 # numba takes plain integers into its cache, not the enumeration
 DONE, BUSY, SHORT, UNDECODABLE = map(int, (Status.DONE, Status.BUSY, Status.SHORT, Status.UNDECODABLE))
@@ -59,6 +60,18 @@ def uniform(key: Any, draw: int) -> float:
     """`rng.uniform_numpy` for one key."""
     bits = _mix(np.uint64(key) + np.uint64(draw + 1) * np.uint64(GOLDEN))
     return np.float64(bits >> np.uint64(11)) * (1.0 / (1 << 53))
+
+
+@njit(cache=True, nogil=True)
+def checksum(data: Any, size: int) -> Any:
+    """`trailer.checksum` of the first bytes of a buffer whose length is a multiple of four."""
+    words, total = data.view(np.uint32), np.uint64(0)
+    for i in range(size // 4):
+        total += np.uint64(words[i]) * np.uint64(np.uint32(np.uint32(i) * np.uint32(STRIDE)) + np.uint32(1))
+    last = np.uint64(0)
+    for place in range(size // 4 * 4, size):
+        last |= np.uint64(data[place]) << np.uint64(8 * (place % 4))
+    return total + last * np.uint64(np.uint32(np.uint32(size // 4) * np.uint32(STRIDE)) + np.uint32(1))
 
 
 def decoded(data: np.ndarray, height: int, width: int) -> np.ndarray | None:
@@ -100,15 +113,17 @@ class FFCV(Beton):
         else:
             raise TypeError(f"no compiled form of {type(crop).__name__}")
         stored = (self.at[index], self.sizes[index], self.modes[index], self.heights[index], self.widths[index])
-        _fill(self.file, stored, keys, scale, ratio, flip, centre, packed, pixels, out, boxes, status)
+        sums = self.trailer.sums[index] if self.trailer else np.empty(0, np.uint64)
+        _fill(self.file, stored, sums, keys, scale, ratio, flip, centre, packed, pixels, out, boxes, status)
         if (status == SHORT).any():
             raise self.changed()
         return boxes
 
     def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
         if not hasattr(self._own, "buffers"):
-            largest = int((self.heights * self.widths).max(initial=1)) * 3
-            self._own.buffers = np.empty(int(self.sizes.max(initial=1)), np.uint8), np.empty(largest, np.uint8)
+            sizes = int(self.sizes.max(initial=1)), int((self.heights * self.widths).max(initial=1)) * 3
+            packed, pixels = (np.empty(-(-size // 4) * 4, np.uint8) for size in sizes)  # whole words, for checksums
+            self._own.buffers = packed, pixels
         return self._own.buffers
 
 
@@ -116,6 +131,7 @@ class FFCV(Beton):
 def _fill(
     file: int,
     stored: tuple[np.ndarray, ...],
+    sums: np.ndarray,  # empty where the file has none
     keys: np.ndarray,
     scale: tuple[float, float],
     ratio: tuple[float, float],
@@ -137,6 +153,9 @@ def _fill(
         if _pread(file, source.ctypes.data, sizes[k], at[k]) != sizes[k]:
             status[k] = SHORT
             return
+        if len(sums) and checksum(source, sizes[k]) != sums[k]:
+            status[k] = UNDECODABLE
+            continue
         if modes[k] == JPEG and _imdecode(
             packed.ctypes.data, sizes[k], h, w, pixels.ctypes.data, h, w, 0, 0, 1, 1, 0, 0
         ):

@@ -47,12 +47,17 @@ class Filler:
 
         def at() -> str:
             busy = np.flatnonzero(status == Status.BUSY)
-            return _place(images, int(index[busy[0] if len(busy) else 0]))
+            return place_of(images, int(index[busy[0] if len(busy) else 0]))
 
         self.doing(at)
         whole = len(places) == len(out)
         target = out if whole else np.empty((len(places), *out.shape[1:]), np.uint8)
-        images.fill(index, keys, self.crop, target, status)
+        try:
+            images.fill(index, keys, self.crop, target, status)
+        except DataError:
+            raise
+        except Exception as problem:
+            raise DataError(f"{at()}: {type(problem).__name__}: {problem}") from problem
         if not whole:
             out[places] = target
         return status
@@ -61,21 +66,22 @@ class Filler:
         images = self.sets[domain]
         for step in range(NEIGHBOURS):
             at = (index + step) % len(images)
-            self.doing(lambda at=at: _place(images, at))
+            self.doing(lambda at=at: place_of(images, at))
             try:
                 image = images.image(at)
             except Undecodable as problem:
-                bad[domain, at] = f"{_place(images, at)}: {problem}"
+                bad[domain, at] = f"{place_of(images, at)}: {problem}"
                 continue
             except DataError:
                 raise
             except Exception as problem:
-                raise DataError(f"{_place(images, at)}: {type(problem).__name__}: {problem}") from problem
+                raise DataError(f"{place_of(images, at)}: {type(problem).__name__}: {problem}") from problem
             box = self.crop.box(draws, image.shape[0], image.shape[1])
             out[...] = view(image, box, out.shape[0], self.how)
             return
-        raise DataError(f"{_place(images, index)} and the {NEIGHBOURS - 1} after it cannot be decoded.")
+        raise DataError(f"{place_of(images, index)} and the {NEIGHBOURS - 1} after it cannot be decoded.")
 
 
-def _place(images: Images, index: int) -> str:
+def place_of(images: Images, index: int) -> str:
+    """For messages: an image's number and where it lies."""
     return f"image {index} ({images.name(index)})"

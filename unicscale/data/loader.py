@@ -11,7 +11,9 @@ import torch
 
 from unicscale.contracts import Progress
 from unicscale.data.batches import Batches
+from unicscale.data.beton import Beton
 from unicscale.data.crops import CentreCrop, Crop, RandomCrop
+from unicscale.data.fill import Bad
 from unicscale.data.once import open_eval
 from unicscale.data.order import Order
 from unicscale.data.resize import Filter
@@ -78,7 +80,8 @@ class Loader:
         self.how: Filter = "bicubic" if section.resize == "bicubic" else "area"
         a = section.augment
         self.crop: Crop = RandomCrop(a.scale, a.ratio, a.flip) if train else CentreCrop()
-        self.bad: dict[tuple[int, int], str] = {}  # (domain, index) -> file and reason, of images that were replaced
+        self.bad: Bad = {}  # images that were replaced, on any rank
+        self._found: Bad = {}  # on this one, since the last `judge`
         self._open: weakref.WeakSet[Batches] = weakref.WeakSet()  # an iterator that is dropped closes itself
 
     def start(self, after: Progress, size: Callable[[int], int], steps: int) -> Batches:
@@ -102,6 +105,12 @@ class Loader:
         lines = [f"data.{kind}: {s.path}: {len(s):,} images, reader {s.reader}" for s in self.sets]
         if any(s.reader == "beton" for s in self.sets) and ffcv_missing():
             lines.append(f"data.{kind}: FFCV would be about four times faster, but: {ffcv_missing()}")
+        lines += [
+            f"data.{kind}: {s.path}: no checksums, so changed bytes inside its images may go unnoticed; "
+            "`unicscale pack` writes them"
+            for s in self.sets
+            if isinstance(s, Beton) and s.trailer is None
+        ]
         return "\n".join(lines)
 
     def _memory(self, size: int) -> str:
@@ -113,17 +122,34 @@ class Loader:
             f"threads hold {(batches + threads) / 2**20:,.0f} MiB per rank"
         )
 
-    def allow(self, bad: dict[tuple[int, int], str]) -> None:
-        """Count replaced images; too many of them stop the run."""
-        new = [text for place, text in bad.items() if place not in self.bad]
-        self.bad |= bad
-        for text in new:
-            tell(f"data: rank {self.rank} replaced {text}")
+    def note(self, bad: Bad) -> None:
+        """Keep what this rank had to replace until the end of the step."""
+        self._found |= {place: text for place, text in bad.items() if place not in self.bad}
+
+    @property
+    def replaced_any(self) -> bool:
+        """Whether this rank has met images that nobody has counted yet."""
+        return bool(self._found)
+
+    def judge(self, everybody: Callable[[Bad], list[Bad]] = lambda mine: [mine]) -> None:
+        """Count the replaced images of a whole step; too many stop the run.
+
+        The ranks of a world call this together after a step in which any of them `replaced_any`, with `everybody` to
+        exchange what they found: then a run ends after the same step, with the same words, however many ranks share
+        it. Without such a call the next step begins with it, over this rank's images alone.
+        """
+        found = {place: text for rank in everybody(self._found) for place, text in rank.items()}
+        new = [found[place] for place in sorted(found.keys() - self.bad.keys())]
+        self.bad |= found
+        self._found = {}
+        if self.rank == 0:
+            for text in new:
+                tell(f"data: replaced {text}")
         limit = int(self.section.max_bad * sum(len(s) for s in self.sets))
         if len(self.bad) > limit:
-            some = "\n".join(f"  {text}" for text in list(self.bad.values())[:5])
+            some = "\n".join(f"  {self.bad[place]}" for place in sorted(self.bad)[:5])
             raise DataError(
-                f"rank {self.rank}: {len(self.bad)} images cannot be decoded, data.max_bad allows {limit}:\n{some}\n"
+                f"{len(self.bad)} images cannot be decoded, data.max_bad allows {limit}:\n{some}\n"
                 "  Mend or remove them (`unicscale pack` lists them all), or raise data.max_bad."
             )
 

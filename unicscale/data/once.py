@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unicscale.data.batches import numbers
 from unicscale.data.decode import Undecodable
+from unicscale.data.fill import place_of
 from unicscale.data.sources import Images, open_images
 from unicscale.data.workers import Workers, cores
 from unicscale.errors import DataError
@@ -80,12 +81,13 @@ class Once:
 
         def fill(place: int) -> None:
             at = index[place]
-            name = f"image {at} ({self.images.name(at)})"
-            workers.doing(lambda: name)
+            workers.doing(lambda: place_of(self.images, at))
             try:
                 out[place] = whole(self.images.image(at), self.size, self.crop)
             except Undecodable as problem:
-                raise DataError(f"{name}: {problem}\n  Evaluation replaces no image: mend or remove it.") from problem
+                raise DataError(
+                    f"{place_of(self.images, at)}: {problem}\n  Evaluation replaces no image: mend or remove it."
+                ) from problem
 
         return index, pixels, [workers.submit(lambda place=place: fill(place)) for place in range(len(index))]
 

@@ -28,6 +28,7 @@ from unicscale.data.beton import JPEG, Beton, manifest_path
 from unicscale.data.decode import Undecodable, decode, read_bytes
 from unicscale.data.gather import Gathered, Stored, gather
 from unicscale.data.sources import ffcv_missing
+from unicscale.data.trailer import checksum, trailer
 from unicscale.errors import DataError
 
 PIECE = 32  # images a process takes at a time
@@ -49,6 +50,15 @@ class Form(NamedTuple):
 
 
 AS_IT_IS = Form()
+
+
+class _Job(NamedTuple):
+    """What the parent and its processes share."""
+
+    writer: Any  # FFCV's, with the records of all samples in shared memory
+    found: Gathered
+    form: Form
+    sums: Any  # a checksum per image, in shared memory
 
 
 class Packed(NamedTuple):
@@ -104,7 +114,12 @@ def shrunk(image: np.ndarray, form: Form) -> np.ndarray:
 
 def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, report: Report) -> list:
     if ffcv_missing():
-        raise DataError(f"packing needs FFCV: {ffcv_missing()}.\n  Install it: pip install 'unicscale[ffcv]'")
+        raise DataError(
+            f"packing needs FFCV: {ffcv_missing()}.\n"
+            "  Install it: apt-get install g++ pkg-config libopencv-dev libturbojpeg0-dev, then "
+            "pip install 'unicscale[ffcv]'.\n"
+            "  Or pack on another machine: reading betons needs no FFCV. Folders train as they are."
+        )
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
@@ -114,27 +129,23 @@ def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, 
     writer.num_samples = count
     writer.prepare()
     try:
-        bad, allocations = _in_processes(writer, found, form, workers, limit, report)
-        _finish(writer, sorted(bad), allocations)
+        job = _Job(writer, found, form, multiprocessing.RawArray("Q", count))
+        bad, allocations = _in_processes(job, workers, limit, report)
+        _finish(job, sorted(bad), allocations)
     finally:
         writer.metadata_sm.close()
         writer.metadata_sm.unlink()
     return [(found.images[at].name, bad[at]) for at in sorted(bad)]
 
 
-def _in_processes(
-    writer: Any, found: Gathered, form: Form, workers: int, limit: int, report: Report
-) -> tuple[dict[int, str], list]:
+def _in_processes(job: _Job, workers: int, limit: int, report: Report) -> tuple[dict[int, str], list]:
     from ffcv.memory_allocator import MemoryAllocator
 
-    context, count = multiprocessing.get_context("fork"), len(found.images)
+    writer, context, count = job.writer, multiprocessing.get_context("fork"), len(job.found.images)
     done = context.Queue()
     allocator = MemoryAllocator(writer.fname, writer.data_region_start, writer.page_size)
     given = context.Value("q", 0)
-    processes = [
-        context.Process(target=_work, args=(given, done, writer, allocator, found, form), daemon=True)
-        for _ in range(workers)
-    ]
+    processes = [context.Process(target=_work, args=(given, done, job, allocator), daemon=True) for _ in range(workers)]
     bad: dict[int, str] = {}
     allocations: list = []
     ended, seen, heard = 0, 0, time.monotonic()
@@ -152,18 +163,16 @@ def _in_processes(
                 if time.monotonic() - heard > SILENCE:
                     raise DataError(f"{writer.fname}: no image was written for {SILENCE:.0f} s; nothing was kept.")
                 time.sleep(0.02)
-            (kind, value), heard = done.get(), time.monotonic()
-            if kind == "error":
+            (images, value, places), heard = done.get(), time.monotonic()
+            if images is None:
                 raise DataError(f"{writer.fname}: {value}")
-            if kind == "allocations":
-                ended += 1
-                allocations += value
-            else:
-                seen += kind
-                bad |= value
-                report(seen, count)
+            ended += images == 0
+            seen += images
+            bad |= value
+            allocations += places
+            report(seen, count)
             if len(bad) > limit:
-                raise DataError(_too_many(found, bad, limit))
+                raise DataError(_too_many(job.found, bad, limit))
     finally:
         for process in processes:
             if process.is_alive() and ended < workers:
@@ -172,35 +181,42 @@ def _in_processes(
     return bad, allocations
 
 
-def _work(given: Any, done: Any, writer: Any, allocator: Any, found: Gathered, form: Form) -> None:
-    """One process: takes the next piece of the list until none is left."""
+def _work(given: Any, done: Any, job: _Job, allocator: Any) -> None:
+    """One process: takes the next piece of the list until none is left.
+
+    It tells (images, bad, allocations) of each piece: short messages, which a pipe takes whole or not at all. Half of a
+    long one, from a process that is killed as it writes, would keep the parent waiting for the rest.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends its processes
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed parent takes them along
-    metadata: Any = np.frombuffer(writer.metadata_sm.buf, writer.metadata_type, len(found.images))
+    writer, images = job.writer, job.found.images
+    metadata: Any = np.frombuffer(writer.metadata_sm.buf, writer.metadata_type, len(images))
     try:
         with allocator:
             while True:
                 with given.get_lock():
                     first = given.value
                     given.value += PIECE
-                if first >= len(found.images):
+                if first >= len(images):
                     break
                 bad = {}
-                last = min(first + PIECE, len(found.images))
+                last = min(first + PIECE, len(images))
                 for at in range(first, last):
                     allocator.set_current_sample(at)
-                    metadata["f1"][at] = -1 if found.labels is None else found.labels[at]
+                    metadata["f1"][at] = -1 if job.found.labels is None else job.found.labels[at]
                     try:
-                        _store(metadata["f0"][at : at + 1], found.images[at], at, form, allocator)
+                        job.sums[at] = _store(metadata["f0"][at : at + 1], images[at], at, job.form, allocator)
                     except Undecodable as problem:
                         bad[at] = str(problem)
-                done.put((last - first, bad))
-        done.put(("allocations", allocator.allocations))
+                done.put((last - first, bad, allocator.allocations))
+                allocator.allocations = []
+        done.put((0, {}, []))
     except Exception as problem:
-        done.put(("error", f"{type(problem).__name__}: {problem}"))
+        done.put((None, f"{type(problem).__name__}: {problem}", []))
 
 
-def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> None:
+def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> int:
+    """Write one image and its record; returns the checksum of its bytes."""
     from ffcv.fields import RGBImageField
 
     data = read_bytes(stored.path, stored.at, stored.size)
@@ -208,14 +224,22 @@ def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> 
     small = shrunk(image, form)
     if max(small.shape) > 65535:
         raise Undecodable(f"{small.shape[1]}x{small.shape[0]} pixels: a beton holds sides of 65535; use --max-side")
+    rooms: list[np.ndarray] = []
+
+    def room(size: int) -> tuple[int, np.ndarray]:
+        pointer, memory = _room(allocator, size)
+        rooms.append(memory)
+        return pointer, memory
+
     raw = form.mode == "raw" or (form.mode == "proportion" and _uniform(at) < form.raw_share)
     if not raw and small is image and not form.reencode and _keeps(data, image):
         record["mode"], record["height"], record["width"] = JPEG, *image.shape[:2]
-        record["data_ptr"], memory = _room(allocator, len(data))
+        record["data_ptr"], memory = room(len(data))
         memory[:] = np.frombuffer(data, np.uint8)
     else:
         field = RGBImageField(write_mode="raw" if raw else "jpg", jpeg_quality=form.quality)
-        field.encode(record, small, lambda size: _room(allocator, size))
+        field.encode(record, small, room)
+    return checksum(rooms[0])
 
 
 def _room(allocator: Any, size: int) -> tuple[int, np.ndarray]:
@@ -240,10 +264,11 @@ def _keeps(data: bytes, image: np.ndarray) -> bool:
     return decoded(np.frombuffer(data, np.uint8), *image.shape[:2]) is not None
 
 
-def _finish(writer: Any, bad: list[int], allocations: list) -> None:
-    """Leave broken images out of the index and write it; the room kept for them stays empty."""
+def _finish(job: _Job, bad: list[int], allocations: list) -> None:
+    """Leave broken images out of the index and write it, checksums and names before it."""
     from ffcv.types import ALLOC_TABLE_TYPE
 
+    writer = job.writer
     kept = np.setdiff1d(np.arange(writer.num_samples), bad)
     if len(kept) == 0:
         raise DataError(f"{writer.fname}: none of {len(bad)} images can be read; nothing was kept.")
@@ -256,7 +281,9 @@ def _finish(writer: Any, bad: list[int], allocations: list) -> None:
     with open(writer.fname, "r+b") as stream:
         stream.seek(writer.metadata_start)
         stream.write(metadata.tobytes())
-        end = stream.seek(0, os.SEEK_END)
+        stream.seek(0, os.SEEK_END)
+        stream.write(trailer(np.frombuffer(job.sums, np.uint64)[kept], [job.found.images[at].name for at in kept]))
+        end = stream.tell()
         stream.write(table.tobytes())
         writer.header["num_samples"], writer.header["alloc_table_ptr"] = len(kept), end
         stream.seek(0)
@@ -312,6 +339,7 @@ def _manifest(source: str, found: Gathered, form: Form, result: Packed) -> dict:
         "images": result.count,
         "bytes": result.bytes,
         "sha256": result.sha256,
+        "checksums": True,
         "source": source,
         "kind": found.kind,
         "labels": found.labels is not None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from typing import Protocol, runtime_checkable
 
@@ -76,8 +77,10 @@ def open_images(path: str, reader: str = "auto", max_resolution: int = 0, resize
 @functools.cache
 def ffcv_missing() -> str:
     """Why FFCV cannot be used here; empty where it can."""
+    if importlib.util.find_spec("ffcv") is None:
+        return "it is not installed"
     try:
         import unicscale.data.ffcv  # noqa: F401
-    except Exception as problem:  # a missing shared library, a numba without this numpy, no package at all
+    except Exception as problem:  # a missing shared library, a numba without this numpy
         return f"{type(problem).__name__}: {str(problem).splitlines()[0]}"
     return ""

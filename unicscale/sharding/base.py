@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,40 +19,51 @@ from unicscale.vit import Grid, check_size, resize_positions
 from unicscale.world import World
 
 POSITIONS = "trunk.pos_embed"
+Pieces = dict[str, Piece]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class BaseEngine:
-    """An engine fills `student`, `weights` and `trained` when it opens; the rest follows from them."""
+class BaseEngine(ABC):
+    """An engine fills `student` and `weights` when it opens; the rest follows from them."""
 
     student: nn.Module
-    weights: dict[str, Piece]  # this rank's part of every parameter, fp32 where it is trained
+    weights: Pieces  # this rank's part of every parameter, fp32 where it is trained
     copies = 1  # how many ranks hold the same numbers
 
     def __init__(self, section: EngineSection, student: Any, *, seed: int, world: World, micro_batches: int) -> None:
         self.section, self.world, self.micro_batches = section, world, micro_batches
         self.dtype = DTYPES[section.dtype]
-        self.blueprint = copy.deepcopy(student)  # on meta it weighs nothing, and another size is built from it
-        self._open(student)
-        self._surround()
+        self.blueprint = student  # stays on meta, where it weighs nothing; another size is built from it
+        self._open(copy.deepcopy(student))
+        self._surround({})
         with torch.no_grad():
             for name, piece in self.weights.items():
                 piece.flat.copy_(piece.cut(self.blueprint.initial(name, piece.shape, seed)))
         self.average.start()
         self.restored()
 
+    @abstractmethod
     def _open(self, student: nn.Module) -> None:
         """Prepare, shard, materialise; the numbers come later."""
-        raise NotImplementedError
 
-    def _surround(self) -> None:
+    @abstractmethod
+    def _close(self) -> None:
+        """Let go of the student, its gradients and the optimiser: all of `_open` and `_remember`."""
+
+    @abstractmethod
+    def _remember(self, moments: Pieces) -> None:
+        """Make the optimiser's moments: those of `moments`, which are taken out of it, and zeros for the rest."""
+
+    @abstractmethod
+    def _optimizer_state(self) -> Pieces:
+        """Moments and the number of steps."""
+
+    def _surround(self, before: Pieces) -> None:
+        self._remember(before)
         self.judge = Judge(self.section, self.world, self.copies)
         self.average = Average(self.section.ema, self.trained())
 
-    def _optimizer_state(self) -> dict[str, Piece]:
-        raise NotImplementedError
-
-    def trained(self) -> dict[str, Piece]:
+    def trained(self) -> Pieces:
         """The weights that learn: positions and projectors yes, the final norm and the mask token no."""
         frozen = {n for n, p in self.blueprint.named_parameters() if not p.requires_grad}
         return {n: piece for n, piece in self.weights.items() if n not in frozen}
@@ -60,30 +73,42 @@ class BaseEngine:
         for number in range(self.micro_batches):
             yield number == self.micro_batches - 1
 
-    def pieces(self) -> dict[str, Piece]:
+    def pieces(self) -> Pieces:
         """Weights, moments, step, average, loss scale: all that a checkpoint needs, as this rank holds it."""
         weights = {f"weights/{name}": piece for name, piece in self.weights.items()}
         return weights | self._optimizer_state() | self.average.state() | self.judge.state()
 
+    @abstractmethod
     def restored(self) -> None:
         """Called after a checkpoint was copied into `pieces()`."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def resize_positions(self, size: int) -> None:
-        """Built again for another size, everything carried over: no engine can swap a parameter that it has sharded."""
+        """Built again for another size, everything carried over: no engine can swap a parameter that it has sharded.
+
+        The old numbers go as the new ones come, so that the change never takes more memory than a step does.
+        """
         before = self.pieces()
-        tables = {n: gather(p, self.world) for n, p in before.items() if n.endswith(f"/{POSITIONS}")}
+        # the moments of the old table mean nothing for the new one: they start at zero
+        tables = {n: gather(before.pop(n), self.world) for n in list(before) if n.endswith(f"/{POSITIONS}")}
         old, new = rebuilt_for(self.blueprint, size)
+        tables = {n: resize_positions(t, old, new) for n, t in tables.items() if n.startswith(("weights/", "ema/"))}
+        self._close()
+        gc.collect()  # engines hang their hooks on the modules they hold: circles
         self._open(copy.deepcopy(self.blueprint))
-        self._surround()
-        for name, piece in self.pieces().items():
-            if name not in tables:
-                piece.flat.copy_(before[name].flat)
-            elif name.startswith(("weights/", "ema/")):
-                piece.flat.copy_(piece.cut(resize_positions(tables[name], old, new)))
-            # the moments of the old table mean nothing for the new one: they start at zero
+        move({f"weights/{name}": piece for name, piece in self.weights.items()}, before, tables)
+        self._surround(before)
+        move(self.pieces(), before, tables)
         self.restored()
+
+
+def move(into: Pieces, before: Pieces, tables: dict[str, Tensor]) -> None:
+    """Copy what `before` or `tables` has of these pieces, and take it out of `before`."""
+    for name, piece in into.items():
+        if name in before:
+            piece.flat.copy_(before.pop(name).flat)
+        elif name in tables:
+            piece.flat.copy_(piece.cut(tables[name]))
 
 
 def gather(piece: Piece, world: World) -> Tensor:

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from unicscale.errors import RecipeError
-from unicscale.sharding.base import BaseEngine, materialise
-from unicscale.sharding.pieces import Piece, piece_of
+from unicscale.sharding.base import BaseEngine, Pieces, materialise
+from unicscale.sharding.pieces import piece_of
 from unicscale.sharding.placement import memory_of, place
 from unicscale.sharding.units import prepare, units
 from unicscale.sharding.update import Update
@@ -37,7 +37,12 @@ class Fsdp2Engine(BaseEngine):
         # these objects stay the rows, also while a module shows gathered parameters under the same names
         self.parameters = dict(student.named_parameters())
         self.weights = {name: piece_of(p) for name, p in self.parameters.items()}
-        self.update = Update(self.section, self.trained(), self.world.device)
+
+    def _close(self) -> None:
+        del self.student, self.weights, self.parameters, self.update
+
+    def _remember(self, moments: Pieces) -> None:
+        self.update = Update(self.section, self.trained(), self.world.device, moments)
 
     def _shard_student(self, student: Any, policy: MixedPrecisionPolicy) -> None:
         if self._reshards(student):
@@ -84,7 +89,7 @@ class Fsdp2Engine(BaseEngine):
         self.average.follow()
         return verdict.norm
 
-    def _optimizer_state(self) -> dict[str, Piece]:
+    def _optimizer_state(self) -> Pieces:
         return self.update.state()
 
     def restored(self) -> None:

@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unicscale.errors import RecipeError
-from unicscale.sharding.base import BaseEngine, materialise
-from unicscale.sharding.pieces import Piece, piece_of
+from unicscale.sharding.base import BaseEngine, Pieces, materialise
+from unicscale.sharding.pieces import piece_of
 from unicscale.sharding.units import prepare
 from unicscale.sharding.update import Update
 
@@ -30,8 +30,13 @@ class PlainEngine(BaseEngine):
             self.student.forward = torch.autocast(self.world.device.type, self.dtype)(self.student.forward)
         parameters = dict(student.named_parameters())
         self.weights = {name: piece_of(p) for name, p in parameters.items()}
-        self.update = Update(self.section, self.trained(), self.world.device)
         self.buckets = Buckets({n: p for n, p in parameters.items() if p.requires_grad}, self.world.size)
+
+    def _close(self) -> None:
+        del self.student, self.weights, self.buckets, self.update
+
+    def _remember(self, moments: Pieces) -> None:
+        self.update = Update(self.section, self.trained(), self.world.device, moments)
 
     def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
         """Nothing is sharded here: every rank holds the whole teacher."""
@@ -55,7 +60,7 @@ class PlainEngine(BaseEngine):
         self.average.follow()
         return verdict.norm
 
-    def _optimizer_state(self) -> dict[str, Piece]:
+    def _optimizer_state(self) -> Pieces:
         return self.update.state()
 
     def restored(self) -> None:

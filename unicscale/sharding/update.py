@@ -88,9 +88,11 @@ class Average:
         return {f"ema/{n}": Piece(t, self.pieces[n].start, self.pieces[n].shape) for n, t in self.held.items()}
 
 
-def fresh_state(part: Tensor) -> dict[str, Tensor]:
+def fresh_state(name: str, part: Tensor, moments: dict[str, Piece]) -> dict[str, Tensor]:
     """What AdamW would make in its first step, made now: checkpoints are read before it."""
-    return {"step": torch.zeros((), device=part.device)} | {kind: torch.zeros_like(part) for kind in MOMENTS}
+    held = {kind: moments.pop(f"{kind}/{name}", None) for kind in MOMENTS}
+    state = {kind: torch.zeros_like(part) if piece is None else piece.flat for kind, piece in held.items()}
+    return state | {"step": torch.zeros((), device=part.device)}
 
 
 def adamw(section: EngineSection, parts: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> torch.optim.AdamW:
@@ -116,10 +118,13 @@ def order(optimizer: torch.optim.AdamW, lr: float, verdict: Verdict) -> None:
 class Update:
     """AdamW over this rank's pieces of the trained weights, for engines that leave the optimiser to us."""
 
-    def __init__(self, section: EngineSection, pieces: dict[str, Piece], device: torch.device) -> None:
+    def __init__(
+        self, section: EngineSection, pieces: dict[str, Piece], device: torch.device, moments: dict[str, Piece]
+    ) -> None:
+        """`moments` of an earlier optimiser over the same pieces become this one's, and are taken out of there."""
         self.pieces = pieces
         self.parts = {n: p.flat for n, p in pieces.items() if p.flat.numel()}  # fused kernels want no empty tensors
-        self.states = {n: fresh_state(p.flat) for n, p in pieces.items()}
+        self.states = {n: fresh_state(n, p.flat, moments) for n, p in pieces.items()}
         self.steps = torch.zeros(1, device=device)
         self.inner = None
         if self.parts:

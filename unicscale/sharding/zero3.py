@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.errors import RecipeError
-from unicscale.sharding.base import BaseEngine, materialise
+from unicscale.sharding.base import BaseEngine, Pieces, materialise, move
 from unicscale.sharding.pieces import Piece, piece_of, slice_of
 from unicscale.sharding.placement import memory_of, place
 from unicscale.sharding.units import LADDER, prepare, stacks, units
-from unicscale.sharding.update import MOMENTS, adamw, fresh_state, order
+from unicscale.sharding.update import MOMENTS, adamw, order
 
 PERSISTENT = 10_000  # parameters up to this many numbers stay gathered: not worth a collective each
 
@@ -37,11 +37,31 @@ class Zero3Engine(BaseEngine):
         self.inner = adamw(self.section, trained, {n: tuple(p.ds_shape) for n, p in trained.items()})
         self.student, self.zero, _, _ = deepspeed.initialize(model=student, optimizer=self.inner, config=config)
         self.inner = self.zero.optimizer  # DeepSpeed's copy of the groups works on flat fp32 masters
-        for flat in self.zero.fp32_partitioned_groups_flat:
-            self.inner.state[flat] = fresh_state(flat)
         self.parameters = trained
         self.weights = {n: self._master(p) if p.requires_grad else piece_of(p) for n, p in parameters.items()}
+
+    def _close(self) -> None:
+        gathering = self.zero.parameter_offload
+        holders = [*self.student.modules(), gathering.get_param_coordinator(), gathering, self.zero]
+        self.student.destroy()  # type: ignore[operator]  (DeepSpeed's hooks)
+        for holder in holders:  # DeepSpeed remembers modules as long as the process lives: let them be empty
+            vars(holder).clear()
+        del self.student, self.weights, self.parameters, self.zero, self.inner
+
+    def _remember(self, moments: Pieces) -> None:
         self.steps = torch.zeros(1, device=self.world.device)
+        flats = self.zero.fp32_partitioned_groups_flat
+        for flat in flats:
+            self.inner.state[flat] = {"step": torch.zeros((), device=flat.device)}
+        for kind in MOMENTS:
+            for group, flat in enumerate(flats):  # one after the other: the old ones go as the new ones come
+                self.inner.state[flat][kind] = torch.zeros_like(flat)
+                named = {f"{kind}/{n}": self._master(p, kind) for n, p in self._of_group(group)}
+                move(named, moments, {})
+
+    def _of_group(self, group: int) -> list[tuple[str, Any]]:
+        owner = self.zero.grad_position
+        return [(n, p) for n, p in self.parameters.items() if owner[self.zero.get_param_id(p)][0] == group]
 
     def _master(self, parameter: nn.Parameter, kind: str | None = None) -> Piece:
         """This rank's slice of the fp32 master weight, or of a moment."""
@@ -115,7 +135,7 @@ class Zero3Engine(BaseEngine):
         self.average.follow()
         return verdict.norm
 
-    def _optimizer_state(self) -> dict[str, Piece]:
+    def _optimizer_state(self) -> Pieces:
         self.steps.copy_(self.inner.state[self.zero.fp32_partitioned_groups_flat[0]]["step"])
         moments = {f"{k}/{n}": self._master(p, k) for k in MOMENTS for n, p in self.parameters.items()}
         return moments | {"optimizer/step": Piece(self.steps, 0, (1,))}

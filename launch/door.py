@@ -1,0 +1,25 @@
+"""What both front doors are made of: one command whose errors are text and an exit code, as `unicscale` has them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from unicscale.errors import UserError
+
+
+def open_door(command: Callable[..., None]) -> None:
+    """Run the command line; users' errors come without a traceback."""
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command()(command)
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
