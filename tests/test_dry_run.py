@@ -8,9 +8,14 @@ import contract
 import pytest
 import ranks
 
-from unicscale.dry_run import rehearse, shortened
+from unicscale.assembly import assemble
+from unicscale.dry_run import Synthetic, Unsaved, rehearse, shortened
 from unicscale.errors import RecipeError
+from unicscale.launches import owned_run
+from unicscale.phases import Phases
 from unicscale.recipe import Recipe, load
+from unicscale.train import loop
+from unicscale.watchdog import Watchdog
 from unicscale.world import World
 
 RECIPE = """
@@ -73,3 +78,15 @@ def test_models_engine_and_loss_stay_those_of_the_recipe(tmp_path: Path) -> None
     assert [stage.steps for stage in short.stages] == [1, 1]
     assert all(teacher.weights == "random" for teacher in short.teachers.values())
     assert contract.World().size == 1 and short.data.images_per_step == 1
+
+
+def test_the_loop_lets_go_of_a_stage_s_student_before_the_next_is_built(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path, "engine.kind=plain", "engine.compile=false", "teachers.dinov2.shard=none")
+    world = World()
+    short = shortened(recipe, world, tmp_path / "run")
+    with owned_run(short, world) as run:
+        parts = assemble(short, world, run, Synthetic(short, world))  # type: ignore[arg-type]
+        parts.saver = Unsaved()  # type: ignore[assignment]
+        overlaps = contract.watch_overlap(parts.engine)
+        loop(parts, Phases(world.device, Watchdog(run.logs, rank=0, size=1, timeout=60)))
+    assert overlaps == [False]

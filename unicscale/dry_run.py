@@ -89,6 +89,7 @@ class Synthetic:
     """A loader whose pixels are drawn from (seed, step, sample)."""
 
     images_per_epoch = EPOCH
+    replaced_any = False  # drawn pixels are never damaged
 
     def __init__(self, recipe: Recipe, world: World) -> None:
         self.seed, self.device, self.rank = recipe.seed, world.device, world.rank
