@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import resource
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,7 @@ from unicscale.evaluate import store
 from unicscale.evaluate.extract import extract
 from unicscale.evaluate.knn import knn_predict
 from unicscale.evaluate.linear import accuracy, lbfgs, sgd
+from unicscale.evaluate.nearest import multiplies_bf16
 from unicscale.recipe.sections import Student as StudentSection
 from unicscale.student import Student
 from unicscale.vit import build_trunk
@@ -53,16 +56,41 @@ def knn(given: argparse.Namespace) -> dict[str, Any]:
         labels = torch.randint(CLASSES, (given.bank,), generator=generator)
         queries = torch.randn(given.queries, WIDTH, generator=generator)
         start, busy = time.perf_counter(), time.process_time()
-        knn_predict(bank, labels, queries, ks=(10, 20, 100, 200), classes=CLASSES, device=given.device)
+        with PeakMemory() as memory:
+            knn_predict(bank, labels, queries, ks=(10, 20, 100, 200), classes=CLASSES, device=given.device)
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
     return {
         "bank": [given.bank, WIDTH],
+        "screened in bf16": multiplies_bf16(given.device),
+        "seconds": seconds,
         "queries": given.queries,
         "queries/s": given.queries / seconds,
         "queries per CPU second": given.queries / busy,
         "GFLOP per CPU second": 2e-9 * given.bank * WIDTH * given.queries / busy,
-        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,  # pages of the mapped bank included
+        "peak GB beside the mapped bank": memory.peak,
     }
+
+
+class PeakMemory(threading.Thread):
+    """The most memory that is this process's own, looked at five times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self.done = 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.done.wait(0.2):
+            own = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            self.peak = max(self.peak, int(own[1]) / 2**20 if own else 0.0)
+
+    def __enter__(self) -> PeakMemory:
+        self.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.done.set()
+        self.join()
 
 
 def logistic(given: argparse.Namespace) -> dict[str, Any]:

@@ -52,10 +52,13 @@ def one(run: Path, sizes: demo.Sizes) -> dict[str, dict[str, Score]]:
     recipe = checkpoint.locate(run).recipe
     bank = scenes.draw(sizes.bank, seed=recipe.seed, first=sizes.train)
     test = scenes.draw(sizes.test, seed=recipe.seed, first=sizes.train + sizes.bank)
-    found = {}
-    for name, model in (demo.teachers_of(recipe) | {"student": interop.load(str(run))}).items():
-        found[name] = {score.name: score for score in measure(demo.see(model, bank), demo.see(model, test), sizes)}
-    return found
+    models = demo.teachers_of(recipe) | {"student": interop.load(str(run))}
+
+    def scores(model: demo.Model) -> dict[str, Score]:
+        return {score.name: score for score in measure(demo.see(model, bank), demo.see(model, test), sizes)}
+
+    with demo.sharing_cores() as pool:
+        return dict(zip(models, pool.map(scores, models.values()), strict=True))
 
 
 def over_seeds(runs: list[dict[str, dict[str, Score]]]) -> dict[str, dict[str, dict[str, float]]]:

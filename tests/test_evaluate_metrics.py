@@ -12,8 +12,9 @@ from unicscale.contracts import Features
 from unicscale.errors import DataError, RecipeError
 from unicscale.evaluate import gain, knn_accuracy, linear_accuracy, linear_miou, linear_rmse
 from unicscale.evaluate.depth import DepthHead, depth_errors
-from unicscale.evaluate.knn import knn_predict, nearest
+from unicscale.evaluate.knn import knn_predict
 from unicscale.evaluate.linear import accuracy, fit_lbfgs, fit_sgd, held_out, lbfgs, sgd
+from unicscale.evaluate.nearest import Best, Directions, nearest, picked
 from unicscale.evaluate.probe import Schedule
 from unicscale.evaluate.segment import miou, tally
 
@@ -41,13 +42,45 @@ def test_knn_votes_as_scikit_learn_does_with_the_same_weights(k):
     )
 
 
-def test_chunks_of_bank_and_queries_find_what_one_product_finds():
+@pytest.mark.parametrize("screen", [False, True])
+def test_chunks_of_bank_and_queries_find_what_one_product_finds(screen):
     bank, queries = blobs(500)[0], blobs(60, seed=1)[0]
     whole = torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(bank, dim=1).T
     expected, rows = whole.topk(9)
-    cosines, found = nearest(bank, queries, 9, bank_rows=37, query_rows=11)
+    cosines, found = nearest(bank, queries, 9, bank_rows=37, query_rows=11, screen=screen)
     torch.testing.assert_close(cosines, expected)
     assert torch.equal(found, rows)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 20.0])  # so alike that bf16 cannot tell them apart
+def test_screening_in_bf16_loses_none_of_the_nearest(alike, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn(n, 32, generator=generator) + alike for n in (4000, 400))
+    products = []
+    monkeypatch.setattr("unicscale.evaluate.nearest.picked", lambda *given: products.append(given) or picked(*given))
+    expected, rows = nearest(bank, queries, 50, screen=False)
+    cosines, found = nearest(bank, queries, 50, screen=True, bank_rows=500)
+    torch.testing.assert_close(cosines, expected, rtol=0, atol=1e-6)
+    assert (found == rows).float().mean() > 0.99  # the rest are ties in fp32
+    assert bool(products) == (alike < 20)  # where all are hits, the whole product is made
+
+
+def test_the_screen_allows_for_how_far_rounding_moved_the_vectors():
+    """With far coarser rounding than bf16's, so that a screen without allowance would lose some."""
+    generator = torch.Generator().manual_seed(0)
+
+    def coarse(count: int) -> Directions:
+        exact = Directions.of(torch.randn(count, 16, generator=generator), screen=False).exact
+        rounded = (exact + 0.003 * torch.randn(exact.shape, generator=generator)).bfloat16()
+        return Directions(exact, rounded, (rounded.float() - exact).norm(dim=1))
+
+    queries, first, second = coarse(2000), coarse(4000), coarse(200)
+    best = Best(queries, 20)
+    best.meet(first, 0)
+    assert best._hits(second) is not None
+    best.meet(second, 4000)
+    expected = (queries.exact @ torch.cat([first.exact, second.exact]).T).topk(20).values
+    torch.testing.assert_close(best.cosines, expected, rtol=0, atol=1e-6)
 
 
 def test_a_half_precision_bank_needs_no_full_precision_copy():

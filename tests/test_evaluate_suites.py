@@ -18,18 +18,19 @@ from unicscale import load
 from unicscale.commands.evaluation import evaluate, features
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
-from unicscale.evaluate import datasets, suites
+from unicscale.evaluate import datasets, shelf, suites
 from unicscale.evaluate.compare import gains, published, summary, tabulate, text_table
+from unicscale.evaluate.extract import sha_of_images
 from unicscale.evaluate.subject import open_subject
 from unicscale.evaluate.task import Settings
 from unicscale.interop.native import Description, write
 from unicscale.interop.opened import Opened
+from unicscale.pixels import normalise
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.standardize import Standardizer
 from unicscale.student import build_student
 from unicscale.train import train
-from unicscale.vit import normalise
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
 CLIP = SHAPE | {"clip_embed_dim": 16, "text": {"width": 32, "heads": 2, "layers": 1}}
@@ -107,6 +108,15 @@ def test_what_was_measured_is_not_measured_again_unless_something_changed(data, 
     assert file.read_text() == first
     evaluate([str(student)], data=data, suite=["knn,flowers"], out=out, seed=5, **FAST)
     assert json.loads(file.read_text())["seed"] == 5
+
+
+def test_a_split_is_hashed_once_for_all_models_and_tasks(data, student, tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(shelf, "sha_of_images", lambda images: hashed.append(images) or sha_of_images(images))
+    models = [f"one={student}", f"two={student}"]
+    evaluate(models, data=data, suite=["knn,whiten,flowers"], out=tmp_path / "t.json", **FAST)
+    # ImageNet's and Flowers' train and test; whiten asks for at most 50,000 images, which is another choice of them
+    assert len(hashed) == 4 + 2
 
 
 def test_missing_data_sets_are_listed_with_their_place_and_origin_and_the_rest_runs(student, tmp_path, capsys):

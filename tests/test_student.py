@@ -11,10 +11,11 @@ from golden_method import assert_near, method
 
 from unicscale.errors import RecipeError
 from unicscale.loss import distil
+from unicscale.pixels import normalise
 from unicscale.plan import decays
 from unicscale.recipe import sections
 from unicscale.student import Student, build_student, frozen, initial
-from unicscale.vit import build_trunk, normalise
+from unicscale.vit import build_trunk
 
 TINY = {"embed_dim": 16, "depth": 3, "num_heads": 2}
 

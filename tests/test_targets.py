@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from unicscale.contracts import CLIP_MEAN, CLIP_STD, Features, TeacherSpec
 from unicscale.errors import RecipeError, TeacherError
-from unicscale.frozen import normalise, open_frozen
+from unicscale.frozen import open_frozen
+from unicscale.pixels import normalise
 from unicscale.recipe.sections import EngineSection, Ladder, Standardize, Student, TeacherSection
 from unicscale.rendezvous import free_port
 from unicscale.sharding import build_engine
@@ -47,7 +48,9 @@ def pixels(count: int = 2, side: int = 32) -> torch.Tensor:
 def test_a_teacher_with_larger_patches_is_shown_more_pixels_for_the_same_grid() -> None:
     targets = teachers({"a": section(), "b": section(resolution="native")})(pixels())
     alone = open_frozen("a", section())
-    shown = torch.nn.functional.interpolate(normalise(pixels(), alone.spec), (64, 64), mode="bicubic", antialias=True)
+    shown = torch.nn.functional.interpolate(
+        normalise(pixels(), alone.spec.mean, alone.spec.std), (64, 64), mode="bicubic", antialias=True
+    )
     with torch.no_grad():
         torch.testing.assert_close(targets["a"].patches, alone(shown).patches / (1 + 1e-6))
     assert targets["a"].patches.shape == targets["b"].patches.shape == (2, 64, 32)
@@ -63,7 +66,7 @@ def test_a_patch_map_on_another_grid_keeps_its_rows_and_columns() -> None:
 def test_each_teacher_gets_pixels_in_its_own_normalisation() -> None:
     spec = TeacherSpec(32, 8, 32, CLIP_MEAN, CLIP_STD, "none")
     expected = (pixels() / 255 - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
-    torch.testing.assert_close(normalise(pixels(), spec), expected)
+    torch.testing.assert_close(normalise(pixels(), spec.mean, spec.std), expected)
 
 
 @pytest.mark.parametrize(

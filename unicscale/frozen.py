@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import ChainMap
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from unicscale import cache, weights
 from unicscale.contracts import Features, TeacherSpec
 from unicscale.errors import TeacherError
+from unicscale.pixels import normalise
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import Teacher, find, literals, options_of
 from unicscale.world import World
@@ -44,7 +44,7 @@ class Frozen(nn.Module):
                 f"teacher '{self.name}': {height}×{width} pixels are no multiple of its patch of {self.spec.patch}."
             )
         if not images.dtype.is_floating_point:
-            images = normalise(images, self.spec)
+            images = normalise(images, self.spec.mean, self.spec.std)
         dtype = next(p.dtype for p in self.module.parameters() if p.dtype.is_floating_point)
         return Features(*self.plugin.forward(self.module, images.to(dtype)))
 
@@ -63,20 +63,6 @@ class Frozen(nn.Module):
     def tokenize(self, texts: list[str]) -> Tensor:
         """Texts as its text encoder reads them: -> (B, L) int64."""
         return self.plugin.tokenize(self.options, texts)
-
-
-def normalise(images: Tensor, spec: TeacherSpec) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32 in the teacher's own mean and deviation."""
-    mean, std = _colours(spec.mean, spec.std, images.device)
-    return (images.float() - mean) / std
-
-
-@lru_cache(maxsize=16)
-def _colours(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    # kept, because moving three numbers to the device in every step makes the host wait for it
-    with torch.inference_mode(False):
-        both = [torch.tensor(values, device=device).mul(255).view(3, 1, 1) for values in (mean, std)]
-    return both[0], both[1]
 
 
 def frozen_of(name: str, section: TeacherSection) -> Frozen:

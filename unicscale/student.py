@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from unicscale import rng
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen
 from unicscale.errors import RecipeError
+from unicscale.pixels import normalise
 from unicscale.projector import Projector, build_projector
 from unicscale.recipe import sections
-from unicscale.vit import Trunk, build_trunk, normalise
+from unicscale.vit import Trunk, build_trunk
 
 
 class Student(nn.Module):

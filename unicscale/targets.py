@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from unicscale import fp8, weights
 from unicscale.contracts import Features, TeacherSpec
 from unicscale.errors import RecipeError, TeacherError
-from unicscale.frozen import DTYPES, Frozen, cast, frozen_of, normalise, state_of
+from unicscale.frozen import DTYPES, Frozen, cast, frozen_of, state_of
+from unicscale.pixels import normalise
 from unicscale.recipe.sections import EngineSection, Standardize, TeacherSection
 from unicscale.sharding import Engine
 from unicscale.sharding.units import compile_units
@@ -152,7 +153,7 @@ def _pixels(images: Tensor, spec: TeacherSpec, side: int, prepared: dict[Any, Te
     """Normalised once per distinct mean and deviation, resized once per size of it."""
     colours = (spec.mean, spec.std)
     if colours not in prepared:
-        prepared[colours] = normalise(images, spec)
+        prepared[colours] = normalise(images, *colours)
     if side == images.shape[-1]:
         return prepared[colours]
     if (colours, side) not in prepared:

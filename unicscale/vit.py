@@ -157,15 +157,3 @@ def resize_positions(table: Tensor, old: Grid, new: Grid) -> Tensor:
     scale = [(n + 0.1) / o for n, o in zip(new, old, strict=True)]
     rest = F.interpolate(rest, scale_factor=scale, mode="bicubic", antialias=False)
     return torch.cat([lead, rest.flatten(2).mT], dim=1)
-
-
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 or [0, 255] pixels (B, 3, H, W) -> float32 in a model's own normalisation."""
-
-    def per_channel(values: list[float]) -> Tensor:
-        # filled on the device: a copy from the host in every step would make the host wait
-        return torch.stack([torch.full((), value, device=images.device) for value in values]).view(3, 1, 1)
-
-    scale = per_channel([1 / (255 * s) for s in std])
-    shift = per_channel([-m / s for m, s in zip(mean, std, strict=True)])
-    return images.float() * scale + shift

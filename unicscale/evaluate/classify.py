@@ -15,13 +15,13 @@ from unicscale.evaluate import datasets, linear
 from unicscale.evaluate.inputs import check_features, check_labels
 from unicscale.evaluate.knn import knn_predict
 from unicscale.evaluate.shelf import Labelled, Shelf
-from unicscale.evaluate.task import Score, Settings, Subject, Want, share
+from unicscale.evaluate.task import Score, Settings, Subject, Task, Want, share
 
 KS = (20, 10, 100, 200)  # the first is the headline
 
 
-@dataclass(frozen=True, slots=True)
-class Knn:
+@dataclass(frozen=True)
+class Knn(Task):
     """Weighted k-NN on ImageNet."""
 
     name: str = "knn"
@@ -31,9 +31,6 @@ class Knn:
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.data,)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
 
     def wants(self, subject: Subject) -> list[Want]:
         return [Want(self.data, split) for split in ("train", "test")]
@@ -54,8 +51,8 @@ class Knn:
             yield share(name, (predictions[k] == test.labels).numpy(), shelf.settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Logistic:
+@dataclass(frozen=True)
+class Logistic(Task):
     """Logistic regression, trained on one set and tested on it and on its shifted relatives."""
 
     name: str
@@ -66,9 +63,6 @@ class Logistic:
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.data,)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
 
     def wants(self, subject: Subject) -> list[Want]:
         return [

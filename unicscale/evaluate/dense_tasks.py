@@ -17,7 +17,7 @@ from unicscale.evaluate.depth import DepthHead, depth_errors, depth_loss
 from unicscale.evaluate.probe import PAPER, fit
 from unicscale.evaluate.segment import SegmentHead, check_masks, miou, segment_loss, tally, upsample
 from unicscale.evaluate.shelf import Shelf
-from unicscale.evaluate.task import Score, Settings, Subject, Want, bootstrap
+from unicscale.evaluate.task import Score, Settings, Subject, Task, bootstrap
 
 EIGEN = (slice(45, 471), slice(41, 601))  # NYUd's 480 x 640 images have a white frame: the customary crop
 
@@ -34,8 +34,8 @@ def _metres(path: Path) -> np.ndarray:
         return np.asarray(image).astype(np.float32) / 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+@dataclass(frozen=True)
+class Segment(Task):
     """A linear head on ADE20K."""
 
     name: str = "ade20k"
@@ -44,12 +44,6 @@ class Segment:
     @property
     def needs(self) -> tuple[str, ...]:
         return ("ade20k",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return []
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {
@@ -86,8 +80,8 @@ class Segment:
         check_masks(str(path), torch.from_numpy(mask)[None], 1, self.classes)
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+@dataclass(frozen=True)
+class Depth(Task):
     """A linear head on NYUd."""
 
     name: str = "nyud"
@@ -97,12 +91,6 @@ class Depth:
     @property
     def needs(self) -> tuple[str, ...]:
         return ("nyud",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return []
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {

@@ -15,8 +15,8 @@ from unicscale.contracts import Seen
 from unicscale.data.once import Once
 from unicscale.data.sources import open_images
 from unicscale.errors import DataError, RecipeError, nearest
-from unicscale.evaluate.knn import nearest as nearest_rows
 from unicscale.evaluate.knn import vote
+from unicscale.evaluate.nearest import nearest as nearest_rows
 from unicscale.evaluate.subset import thin
 from unicscale.loss import distil
 from unicscale.voice import say

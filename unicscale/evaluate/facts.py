@@ -13,7 +13,7 @@ from torch import Tensor
 from unicscale.evaluate.extract import forward_all
 from unicscale.evaluate.shelf import Shelf
 from unicscale.evaluate.subset import thin
-from unicscale.evaluate.task import Score, Settings, Subject, Want
+from unicscale.evaluate.task import Score, Settings, Subject, Task
 
 IMAGES = 1000
 
@@ -28,8 +28,8 @@ def token_statistics(tokens: Tensor) -> dict[str, float]:  # (N, D)
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+@dataclass(frozen=True)
+class Statistics(Task):
     """Table G, on images of ImageNet's validation set."""
 
     name: str = "statistics"
@@ -37,12 +37,6 @@ class Statistics:
     @property
     def needs(self) -> tuple[str, ...]:
         return ("imagenet",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return []
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {"images": IMAGES, "patches": "16 of each image, evenly spaced"}
@@ -61,19 +55,12 @@ class Statistics:
                 yield Score(f"statistics/{kind} {name}", value)
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
+@dataclass(frozen=True)
+class Speed(Task):
     """Parameters and images per second of the bare forward."""
 
     name: str = "speed"
-    needs: tuple[str, ...] = ()
     seconds: float = 2.0
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return []
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {"batch": settings.batch, "device": "the machine's", "input": "random pixels, already on the device"}

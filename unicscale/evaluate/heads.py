@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unicscale.errors import DataError
 from unicscale.evaluate.shelf import Shelf
-from unicscale.evaluate.task import Score, Settings, Subject, Want, share
+from unicscale.evaluate.task import Score, Settings, Subject, Task, Want, share
 from unicscale.evaluate.zero_shot import check_width, opened, own_terms, own_wants, which
 
 
@@ -23,8 +23,8 @@ def head_logits(teacher: Any, summaries: Tensor) -> Tensor:  # (N, D) -> (N, cla
     return torch.cat([teacher.classify(some.to(device).float()).float().cpu() for some in summaries.split(8192)])
 
 
-@dataclass(frozen=True, slots=True)
-class Heads:
+@dataclass(frozen=True)
+class Heads(Task):
     """On ImageNet's validation set, for every teacher that has a classifier."""
 
     name: str = "heads"

@@ -13,7 +13,6 @@ from typing import Any
 
 from unicscale.errors import DataError, RecipeError, UserError
 from unicscale.evaluate import compare, datasets
-from unicscale.evaluate.extract import sha_of_images
 from unicscale.evaluate.shelf import Shelf
 from unicscale.evaluate.task import Score, Subject, Task
 from unicscale.runs import versions, write_whole
@@ -131,7 +130,7 @@ def key_of(subject: Subject, task: Task, shelf: Shelf) -> str:
     data = {}
     for name in task.needs:
         test: Any = shelf.split(name, "test")
-        data[name] = [str(image) for image, _ in test] if isinstance(test, list) else sha_of_images(test)
+        data[name] = [str(image) for image, _ in test] if isinstance(test, list) else shelf.sha(test)
     parts = [subject.sha, task.name, protocol_of(subject, task, shelf), asdict(shelf.settings), data]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,10 @@ class Shelf:
     cache: Path
     settings: Settings
     world: World
+    opened: dict[tuple[str, str, int | None, int], Any] = field(
+        default_factory=dict
+    )  # splits: listed once for all tasks
+    hashed: dict[int, tuple[Images, str]] = field(default_factory=dict)  # by identity, which `Images` held here keeps
 
     @property
     def device(self) -> torch.device:
@@ -54,11 +58,19 @@ class Shelf:
         return DTYPES[auto if self.settings.dtype == "auto" else self.settings.dtype]
 
     def split(self, name: str, split: str) -> Any:
-        """A labelled split, cut down to `limit` images evenly over its classes."""
-        images = open_split(self.data, name, split)
-        if isinstance(images, list):
-            return images  # pairs of dense sets are thinned out by their tasks
-        return thin(images, self.settings.limit, self.settings.seed)
+        """A labelled split, cut down to `limit` images evenly over its classes; pairs where the set is dense."""
+        limit, seed = self.settings.limit, self.settings.seed
+        if (key := (name, split, limit, seed)) not in self.opened:
+            images = open_split(self.data, name, split)
+            dense = isinstance(images, list)  # which their tasks thin out
+            self.opened[key] = images if dense else thin(images, limit, seed)
+        return self.opened[key]
+
+    def sha(self, images: Images) -> str:
+        """Of a set; made once, for it asks the disk about every file."""
+        if id(images) not in self.hashed:
+            self.hashed[id(images)] = images, sha_of_images(images)
+        return self.hashed[id(images)][1]
 
     def features(self, subject: Subject, name: str, split: str, answer: str | None = None) -> Labelled:
         """The subject's summaries of a split (or its answer for one teacher), computed or from the cache."""
@@ -75,7 +87,7 @@ class Shelf:
         kind = "features" if answer is None else f"answer-{answer}"
         facts = {
             "model": subject.sha,
-            "data": sha_of_images(images),
+            "data": self.sha(images),
             "size": str(size),
             "dtype": str(self.dtype).removeprefix("torch."),
             "kind": kind,
@@ -94,7 +106,7 @@ class Shelf:
     def write(self, subject: Subject, images: Images, out: Path, *, patches: bool) -> None:
         """All tokens of some images, into a file of the caller's."""
         size = self.settings.size or subject.size
-        metadata = {"model": subject.sha, "name": subject.name, "data": sha_of_images(images), "size": str(size)}
+        metadata = {"model": subject.sha, "name": subject.name, "data": self.sha(images), "size": str(size)}
         with _progress(f"{subject.name}: {images.path}", len(images), self.world) as advance:
             extract(
                 subject.encode, self.once(images, size), out,

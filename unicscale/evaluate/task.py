@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -69,30 +70,32 @@ class Want(NamedTuple):
     answer: str | None = None  # the projector's guess of this teacher
 
 
-class Task(Protocol):
-    """One measurement; `needs` names the data sets without which it cannot run."""
+@dataclass(frozen=True)
+class Task(ABC):
+    """One measurement, of any subject and without data unless it says otherwise."""
+
+    name: str
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def needs(self) -> tuple[str, ...]: ...
+    def needs(self) -> tuple[str, ...]:
+        """The data sets without which it cannot run."""
+        return ()
 
     def applies(self, subject: Subject) -> str | None:
         """Why this subject cannot be asked, or None."""
-        ...
+        return None
 
     def wants(self, subject: Subject) -> list[Want]:
-        """The summaries it will ask for."""
-        ...
+        """The summaries it will ask for that are worth keeping."""
+        return []
 
+    @abstractmethod
     def protocol(self, settings: Settings) -> dict[str, Any]:
         """Everything that would change the numbers."""
-        ...
 
+    @abstractmethod
     def run(self, subject: Subject, shelf: Shelf) -> Iterator[Score]:
         """The scores, the headline first."""
-        ...
 
 
 def bootstrap(

@@ -17,7 +17,7 @@ from unicscale.evaluate import linear
 from unicscale.evaluate.classify import check_classes
 from unicscale.evaluate.extract import sha_of
 from unicscale.evaluate.shelf import Labelled, Shelf
-from unicscale.evaluate.task import Score, Settings, Subject, Want, share
+from unicscale.evaluate.task import Score, Settings, Subject, Task, share
 
 AMOUNTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SAMPLE = 2_000_000  # weights among which the threshold is found
@@ -61,8 +61,8 @@ def limited(shelf: Shelf) -> Shelf:
     return replace(shelf, settings=replace(shelf.settings, limit=limit))
 
 
-@dataclass(frozen=True, slots=True)
-class Prune:
+@dataclass(frozen=True)
+class Prune(Task):
     """The linear probe on ImageNet after pruning the encoder."""
 
     name: str = "prune"
@@ -70,12 +70,6 @@ class Prune:
     @property
     def needs(self) -> tuple[str, ...]:
         return ("imagenet",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return []  # every amount is a model of its own
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {"amounts": AMOUNTS, "probe": "SGD, lr 10, weight decay 1e-6", "images": PER_SPLIT}
@@ -92,8 +86,8 @@ class Prune:
                 yield probe(name, train, test, train.features.float(), test.features.float(), shelf.settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Whiten:
+@dataclass(frozen=True)
+class Whiten(Task):
     """The linear probe on ImageNet on whitened principal components."""
 
     name: str = "whiten"
@@ -101,12 +95,6 @@ class Whiten:
     @property
     def needs(self) -> tuple[str, ...]:
         return ("imagenet",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return []  # a smaller part of the images than other tasks take
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {"components": "powers of two and all", "probe": "SGD, lr 10, weight decay 1e-6", "images": PER_SPLIT}

@@ -15,7 +15,7 @@ from torch import Tensor
 from unicscale.errors import DataError, RecipeError, TeacherError
 from unicscale.evaluate.inputs import check_labels
 from unicscale.evaluate.shelf import Shelf
-from unicscale.evaluate.task import Score, Settings, Subject, Want, share
+from unicscale.evaluate.task import Score, Settings, Subject, Task, Want, share
 
 TEXTS = 512  # prompts per pass of the text tower
 
@@ -96,8 +96,8 @@ def which(subject: Subject, wanted: str | None, ability: str) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroShot:
+@dataclass(frozen=True)
+class ZeroShot(Task):
     """On ImageNet's validation set."""
 
     name: str = "zero_shot"
