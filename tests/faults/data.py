@@ -69,6 +69,7 @@ def fault_21_corrupt_jpeg(ground: Ground, seed: int) -> None:
 
 
 def fault_22_beton_writers_worker_dies(ground: Ground, seed: int) -> None:
+    _must_write_betons()
     folder = ground.folder / f"dies-{seed}"
     source, target = _large_images(folder / "source"), folder / "out.beton"
     command = [
@@ -116,13 +117,18 @@ def fault_23_the_grid_of_worlds_threads_readers_and_resuming(ground: Ground, see
 def _source(ground: Ground, reader: str) -> Path:
     """64 JPEGs as a folder, and as a beton that keeps their bytes."""
     images, packed = ground.folder / "images", ground.folder / "kept.beton"
-    if reader != "folder" and ffcv_missing():
-        raise NotHere(f"betons are written with FFCV: {ffcv_missing()}")
+    if reader != "folder":
+        _must_write_betons()
     if not images.exists():
         write_images(images, IMAGES)
     if reader != "folder" and not packed.exists():
         pack(str(images), str(packed), Form(), workers=1)
     return images if reader == "folder" else packed
+
+
+def _must_write_betons() -> None:
+    if ffcv_missing():
+        raise NotHere(f"betons are written with FFCV, and {ffcv_missing()}")
 
 
 def _spoilt(ground: Ground, reader: str, number: int, chance: Random) -> Path:

@@ -104,7 +104,7 @@ class Loader:
         kind = "train" if self.train else "val"
         lines = [f"data.{kind}: {s.path}: {len(s):,} images, reader {s.reader}" for s in self.sets]
         if any(s.reader == "beton" for s in self.sets) and ffcv_missing():
-            lines.append(f"data.{kind}: FFCV would be about four times faster, but: {ffcv_missing()}")
+            lines.append(f"data.{kind}: FFCV would be about twice as fast, but: {ffcv_missing()}")
         lines += [
             f"data.{kind}: {s.path}: no checksums, so changed bytes inside its images may go unnoticed; "
             "`unicscale pack` writes them"
