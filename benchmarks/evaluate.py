@@ -143,10 +143,11 @@ def extraction(given: argparse.Namespace) -> dict[str, Any]:
             start, busy = time.perf_counter(), time.process_time()
             one()
             times[one].append((time.perf_counter() - start, time.process_time() - busy))
-    clocks = {"": 0, " of CPU time": 1}  # where others use the machine too, only the second says something
-    found: dict[str, Any] = {"images": given.images}
-    for name, clock in clocks.items():
-        alone, together = (statistics.median(t[clock] for t in times[one]) for one in (bare, whole))
+    # where others use the machine too, the best turns and the CPU time say more than the median
+    clocks = {"": (statistics.median, 0), ", best turns": (min, 0), " of CPU time": (statistics.median, 1)}
+    found: dict[str, Any] = {"images": given.images, "turns": 2 * given.rounds}
+    for name, (typical, clock) in clocks.items():
+        alone, together = (typical(t[clock] for t in times[one]) for one in (bare, whole))
         found |= {f"bare images/s{name}": given.images / alone, f"extraction images/s{name}": given.images / together}
         found[f"share{name}"] = alone / together
     return found

@@ -110,6 +110,24 @@ def test_what_was_measured_is_not_measured_again_unless_something_changed(data, 
     assert json.loads(file.read_text())["seed"] == 5
 
 
+def test_a_result_is_made_again_when_more_is_there_to_learn_from_or_to_test_on(student, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "t.json"
+    tiny_sets.imagenet(data)
+
+    def seen() -> tuple[str, set[str]]:
+        evaluate([str(student)], data=data, suite=["knn,imagenet"], out=out, **FAST)
+        key = json.loads((tmp_path / "t" / "student" / "knn.json").read_text())["key"]
+        return key, set(json.loads(out.read_text())["scores"])
+
+    first, scores = seen()
+    assert "imagenet/imagenet_r" not in scores
+    tiny_sets.picture(data / "imagenet" / "train" / tiny_sets.WNIDS[0] / "late.JPEG", 0, 900)
+    tiny_sets.relatives(data)
+    second, scores = seen()
+    assert second != first and "imagenet/imagenet_r" in scores
+    assert seen()[0] == second
+
+
 def test_a_split_is_hashed_once_for_all_models_and_tasks(data, student, tmp_path, monkeypatch):
     hashed = []
     monkeypatch.setattr(shelf, "sha_of_images", lambda images: hashed.append(images) or sha_of_images(images))

@@ -88,7 +88,7 @@ def evaluate(
     """Measure models on the paper's tasks, with intervals, beside their teachers.
 
     Models written teacher:NAME count as teachers: the table ends with the relative gain over the best of them. What is
-    already measured with the same weights, protocol and test images is not measured again.
+    already measured with the same weights, protocol and images is not measured again.
     """
     from unicscale.evaluate import compare, runner, subject, suites
     from unicscale.evaluate.shelf import Shelf

@@ -7,7 +7,7 @@ from torch import nn
 from unicscale.cost.flops import width_of
 from unicscale.cost.shapes import Shapes, largest, numbers
 from unicscale.recipe.sections import Data, EngineSection, TeacherSection
-from unicscale.sharding.placement import place
+from unicscale.sharding.placement import BUCKETS, place
 from unicscale.sharding.units import units
 
 # of a block, per token and width: its input, two norms' outputs, q k v, attention's output, the middle, and the MLP's
@@ -39,7 +39,8 @@ def weights(shapes: Shapes, engine: EngineSection, ranks: int, device: int | Non
         gradients = 4 * total if accumulates else 4 * total // share + in_flight
     else:
         beside = total * small * low // share + 2 * unit * small
-        gradients = 4 * total // share + unit * (4 + small)
+        bucket = BUCKETS["cpu" if device is None else "cuda"]
+        gradients = 4 * total // share + unit * (4 + small) + 4 * bucket
     on_host = engine.kind == "zero3" and engine.offload.optimizer
     return {
         "weights, fp32": 0 if on_host else 4 * total // share,

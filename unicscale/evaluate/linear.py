@@ -112,12 +112,13 @@ def fit_lbfgs(
     if not out.any():
         return lbfgs(train, labels, 1.0, max_iter=max_iter)
     inside, inside_labels, outside, outside_labels = train[~out], labels[~out], train[out], labels[out]
-    start: list[Linear | None] = [None]
+    start: Linear | None = None
 
     def score(values: dict[str, float]) -> float:
-        fitted = lbfgs(inside, inside_labels, values["C"], max_iter=max_iter, start=start[0])
+        nonlocal start
+        fitted = lbfgs(inside, inside_labels, values["C"], max_iter=max_iter, start=start)
         if search == "grid":
-            start[0] = fitted  # the grid climbs, so each fit starts from its weaker neighbour
+            start = fitted  # the grid climbs, so each fit starts from its weaker neighbour
         return accuracy(fitted.predict(outside), outside_labels)
 
     if search == "optuna":

@@ -126,13 +126,21 @@ def protocol_of(subject: Subject, task: Task, shelf: Shelf) -> dict[str, Any]:
 
 
 def key_of(subject: Subject, task: Task, shelf: Shelf) -> str:
-    """Changes with the weights, the protocol and the test images; a result with the same key need not be made again."""
+    """Changes with the weights, the protocol and the images; a result with the same key need not be made again."""
     data = {}
-    for name in task.needs:
-        test: Any = shelf.split(name, "test")
-        data[name] = [str(image) for image, _ in test] if isinstance(test, list) else shelf.sha(test)
+    for name, split in looks_at(subject, task):
+        if datasets.there(shelf.data, name):  # what is not there may come, and then the result changes
+            images = shelf.split(name, split)
+            pairs = isinstance(images, list)
+            data[f"{name}/{split}"] = [str(image) for image, _ in images] if pairs else shelf.sha(images)
     parts = [subject.sha, task.name, protocol_of(subject, task, shelf), asdict(shelf.settings), data]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def looks_at(subject: Subject, task: Task) -> list[tuple[str, str]]:
+    """The data sets and splits whose images a result depends on."""
+    wanted = [(want.data, want.split) for want in task.wants(subject)]
+    return wanted or [(name, split) for name in task.needs for split in ("train", "test")]
 
 
 def finished(file: Path, key: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unicscale.errors import RecipeError
 from unicscale.sharding.base import BaseEngine, Pieces, materialise, move
 from unicscale.sharding.pieces import Piece, piece_of, slice_of
-from unicscale.sharding.placement import memory_of, place
+from unicscale.sharding.placement import BUCKETS, memory_of, place
 from unicscale.sharding.units import LADDER, prepare, stacks, units
 from unicscale.sharding.update import MOMENTS, adamw, order
 
@@ -73,7 +73,7 @@ class Zero3Engine(BaseEngine):
 
     def _config(self, persistent: int) -> dict[str, Any]:
         device, offload = self.world.device.type, self.section.offload
-        bucket = 20_000_000 if device == "cpu" else 100_000_000
+        bucket = BUCKETS[device]
         stage = {
             "stage": 3,
             "overlap_comm": device == "cuda",
