@@ -17,7 +17,7 @@ from unicscale.data.fill import Bad
 from unicscale.data.once import open_eval
 from unicscale.data.order import Order
 from unicscale.data.resize import Filter
-from unicscale.data.sources import Images, ffcv_missing, open_images
+from unicscale.data.sources import CompiledImages, Images, ffcv_missing, open_images
 from unicscale.data.workers import cores
 from unicscale.errors import DataError
 from unicscale.plan import share
@@ -86,6 +86,9 @@ class Loader:
 
     def start(self, after: Progress, size: Callable[[int], int], steps: int) -> Batches:
         """The micro-batches of `steps` steps from where `after` stands; `size(step)` is their side in pixels."""
+        for images in self.sets if steps else []:
+            if isinstance(images, CompiledImages):
+                images.prepare(self.crop)
         batches = Batches(self, after, size, steps)
         self._open.add(batches)
         if self.rank == 0 and steps:

@@ -46,6 +46,10 @@ class Images(Protocol):
 class CompiledImages(Images, Protocol):
     """Images that also fill a piece of a batch in one call, outside the interpreter."""
 
+    def prepare(self, crop: Crop) -> None:
+        """Whatever takes long before the first image, so that a stalled thread can be told from a compiling one."""
+        ...
+
     def fill(self, index: np.ndarray, keys: np.ndarray, crop: Crop, out: np.ndarray, status: np.ndarray) -> np.ndarray:
         """Views of these samples into `out` (n, S, S, 3); a Status per image, and the boxes (n, 5) as a result."""
         ...
