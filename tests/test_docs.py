@@ -17,6 +17,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # launchers and the sweeps have tests of their own that run them for real
 INSTEAD = {
     r"make (demo|test|check|setup|faults|bench)\b.*": "{match} -n",
+    r"python benchmarks/\w+\.py .*": "{match} --help",
     r"source .*": None,
     r"(export|cd) .*": None,
     r"pip install .*": None,
