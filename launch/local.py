@@ -11,6 +11,7 @@ if __name__ == "__main__" and not __package__:  # run as a file: go on as the pa
     sys.exit()
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -88,6 +89,8 @@ def start(arguments: list[str], ranks: int, heard: list[int]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for name in ("torch.distributed.elastic.multiprocessing.api", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # how a rank left is said by that rank, and below
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
