@@ -24,6 +24,8 @@ from faults.data import DATA
 from faults.signals import SIGNALS
 from faults.table import TABLE, Fault, Ground, NotHere, ways
 
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
 
 def once(fault: Fault, ground: Ground, seed: int, entry: dict[str, Any]) -> None:
     """One fault with one seed; what failed is told, and the table goes on."""
@@ -34,7 +36,7 @@ def once(fault: Fault, ground: Ground, seed: int, entry: dict[str, Any]) -> None
         entry["not_here"] = str(why)
         return
     except Exception as problem:
-        said = traceback.format_exc(limit=2)
+        said = traceback.format_exc(limit=2).replace(f"{REPOSITORY}/", "").replace(f"{tempfile.gettempdir()}/", "")
         entry["hangs"] += "still alive after" in str(problem)
         entry["silent"] += "the resumed run differs" in str(problem)
         entry["failed"].append({"seed": seed, "why": said[-1500:]})
