@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_sets
 import torch
+from pictures import needs_ffcv
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -385,6 +386,7 @@ def test_the_python_of_the_documentation_runs(repository):
         exec(block, {})
 
 
+@needs_ffcv
 def test_packed_images_are_measured_as_the_folders_they_came_from(data, student, tmp_path):
     packed = tmp_path / "data"
     (packed / "imagenet").mkdir(parents=True)
