@@ -84,3 +84,15 @@ def test_the_students_recipe_is_the_teachers_size() -> None:
 
     options = load(demo.RECIPE).student.options
     assert (options["embed_dim"], options["depth"], options["num_heads"]) == (scenes.DIM, scenes.DEPTH, scenes.HEADS)
+
+
+def test_what_the_demo_says_its_teachers_saw_is_what_their_files_say() -> None:
+    import inspect
+
+    from safetensors import safe_open
+    from unicscale_teachers import scenes, train_scenes
+
+    batch = inspect.signature(train_scenes.train).parameters["batch"].default
+    for knows in ("classes", "dense"):
+        with safe_open(scenes.Scenes().bundled(scenes.Scenes.Options(knows=knows)), "pt") as file:
+            assert int(file.metadata()["steps"]) * batch == demo.TEACHERS_SAW

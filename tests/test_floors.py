@@ -17,7 +17,7 @@ FLOORS = {
     "cards": 2, "fetch": 2, "fp8": 2, "frozen": 2, "scaffold": 2,  # teachers
     "cost": 3, "runs": 3, "statistics": 3, "student": 3,
     "checkpoint": 4, "evaluate": 4, "interop": 4, "launches": 4, "stages": 4,
-    "assembly": 5, "report": 5,
+    "assembly": 5,
     "doctor": 6, "jobs": 6, "testing": 6, "train": 6,
     "demo": 7, "dry_run": 7,
     "commands": 8,

@@ -72,7 +72,7 @@ def _from_file(path: Path) -> Opened:
     if said is None:
         raise CheckpointError(
             f"{path}: its metadata has no '{METADATA}', so nothing says which student this is. "
-            "`unicscale export` writes files that say it."
+            "Name the run folder that it came from instead."
         )
     try:
         description = Description.model_validate(json.loads(said))
