@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from unicscale.commands import data, evaluation, jobs, machine, teachers, training
+from unicscale.commands import data, evaluation, jobs, machine, report, teachers, training
 from unicscale.errors import LoaderError, RunError, UserError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (training, data, teachers, evaluation, jobs, machine):
+for family in (training, data, teachers, evaluation, report, jobs, machine):
     family.register(app)
 
 
