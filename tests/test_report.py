@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def test_a_step_done_again_is_shown_once_and_counted() -> None:
     assert story.replayed == 4
     report("runs/a")
     assert "4 logged steps were done again by a later launch" in (run.report / "index.html").read_text()
+
+
+def test_a_long_run_is_thinned_over_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unicscale.jobs import status
+    from unicscale.report import read, story
+
+    monkeypatch.setattr(story, "MOST", 10)
+    run = a_run("runs/a", range(1, 401))
+    steps = [record["step"] for record in read(run, status(run, None)).steps]
+    assert len(steps) <= 10 and steps == sorted(steps)
+    assert steps[0] == 1 and steps[-1] > 300
+    assert max(b - a for a, b in pairwise(steps)) <= 64
 
 
 def test_half_a_line_costs_that_line_only() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,9 +34,13 @@ WAYS: list[Way] = [
 STEPS, FIRST_OF_STAGE_2 = 16, 8
 
 
+NEEDS = {"beton": "ffcv", "ffcv": "ffcv", "zero3": "deepspeed"}  # FFCV also writes what the other reader reads
+
+
 def ways(engines: list[str]) -> list[Way]:
-    """Those of the named engines."""
-    return [way for way in WAYS if way[0] in engines]
+    """Those of the named engines that this machine can go."""
+    here = {part for part, package in NEEDS.items() if find_spec(package)}
+    return [way for way in WAYS if way[0] in engines and {*way} & NEEDS.keys() <= here]
 
 
 class NotHere(Exception):

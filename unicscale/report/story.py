@@ -16,6 +16,7 @@ from unicscale.recipe.difference import flat
 from unicscale.runs import RunFolder, facts_of
 
 Record = dict[str, Any]
+MOST = 8000  # records of steps that are held: more than a figure has pixels
 LAST = 5  # records whose mean stands for the end of a run: one step's loss is noisy
 
 
@@ -112,13 +113,12 @@ def differing(stories: Sequence[Story]) -> dict[str, list[Any]]:
 
 
 def _records(file: Path) -> tuple[list[Record], list[Record], int, int]:
-    """Steps, validations, how many were done again, how many lines are broken."""
-    if not file.exists():
-        return [], [], 0, 0
+    """Steps, validations, how many steps were done again, how many lines are broken."""
     steps: list[Record] = []
     validations: list[Record] = []
-    replayed = torn = 0
-    for line in file.read_text(errors="replace").splitlines():
+    replayed = torn = passed = 0
+    stride = 1  # a run that logged a million steps is read as every so manieth of them
+    for line in file.open(errors="replace") if file.exists() else ():
         try:
             record = json.loads(line)
             number, is_step = int(record["step"]), "loss" in record
@@ -129,8 +129,13 @@ def _records(file: Path) -> tuple[list[Record], list[Record], int, int]:
         held = steps if is_step else validations
         while held and held[-1]["step"] >= number:  # a later launch went back to its checkpoint and came here again
             held.pop()
-            replayed += is_step
-        held.append(record)
+            replayed += stride * is_step
+        passed += is_step
+        if not is_step or passed % stride == 0:
+            held.append(record)
+        if len(steps) > MOST:
+            del steps[1::2]
+            stride *= 2
     return steps, validations, replayed, torn
 
 
