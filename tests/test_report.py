@@ -81,21 +81,22 @@ def test_a_step_done_again_is_shown_once_and_counted() -> None:
     story = read(run, status(run, None))
     assert [record["step"] for record in story.steps] == list(range(1, 12))
     assert [record["launch"] for record in story.steps] == [1] * 4 + [2] * 7
-    assert story.replayed == 4
+    assert story.course.replayed == 4
     report("runs/a")
     assert "4 logged steps were done again by a later launch" in (run.report / "index.html").read_text()
 
 
 def test_a_long_run_is_thinned_over_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
     from unicscale.jobs import status
-    from unicscale.report import read, story
+    from unicscale.report import course, read
 
-    monkeypatch.setattr(story, "MOST", 10)
+    monkeypatch.setattr(course, "MOST", 10)
     run = a_run("runs/a", range(1, 401))
     steps = [record["step"] for record in read(run, status(run, None)).steps]
     assert len(steps) <= 10 and steps == sorted(steps)
     assert steps[0] == 1 and steps[-1] > 300
     assert max(b - a for a, b in pairwise(steps)) <= 64
+    assert read(run, status(run, None)).at_the_end("loss") == 1 + 1 / 400, "the last stage has one step, not thinned"
 
 
 def test_half_a_line_costs_that_line_only() -> None:
@@ -108,9 +109,11 @@ def test_half_a_line_costs_that_line_only() -> None:
 
 def test_every_figure_on_the_page_is_there_and_shows_something() -> None:
     run = a_run("runs/a", range(1, 15), knn=40.0)
-    (run.root / "report").mkdir()
-    (run.root / "report" / "old.png").write_bytes(b"")
+    run.report.mkdir()
+    (run.report / "mine.png").write_bytes(b"")
     report("runs/a")
+    assert (run.report / "mine.png").exists(), "somebody else's picture"
+    (run.report / "mine.png").unlink()
     shown = set(re.findall(r"<img src='([^']+)'", (run.report / "index.html").read_text()))
     assert shown == {"loss.png", "teachers.png", "validation.png", "keep.png", "course.png", "time.png"}
     assert {path.name for path in run.report.iterdir()} == shown | {"index.html"}
@@ -121,6 +124,8 @@ def test_every_figure_on_the_page_is_there_and_shows_something() -> None:
 
 def test_a_figure_without_data_is_not_drawn() -> None:
     run = a_run("runs/a", range(0))
+    run.report.mkdir()
+    (run.report / "loss.png").write_bytes(b"of an older report")
     said = report("runs/a")
     assert sorted(path.name for path in run.report.iterdir()) == ["index.html"]
     assert "a has logged no step yet." in (run.report / "index.html").read_text()
@@ -139,6 +144,33 @@ def test_a_sweep_is_compared_by_what_differs() -> None:
     assert "<td>loss.balance.p</td><td>0.0</td><td>0.5</td>" in page
     assert "compare the loss of each teacher, or the validation" in page
     assert report("sweep") == said, "its own report is not taken for a run"
+
+
+def test_a_queued_run_has_no_part_in_the_comparison() -> None:
+    for p in (0.0, 0.5):
+        a_run(f"sweep/p{p}", range(1, 9), changes=[f"loss.balance.p={p}"])
+    queued = RunFolder(Path("sweep/p1.0"))
+    queued.root.mkdir()
+    queued.facts.write_text(json.dumps({"queued": "7_2"}))
+    lines = [line.split() for line in report("sweep").splitlines()]
+    assert lines[0][:3] == ["run", "p", "state"]
+    assert [line[:2] for line in lines[1:4]] == [["p0.0", "0.0"], ["p0.5", "0.5"], ["p1.0", "-"]]
+    assert "standardise their targets differently" not in Path("sweep/report/index.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["_base", r"a$\frac$b", "ünïcode"])
+def test_any_name_of_a_run_gets_its_own_line_in_the_legend(name: str) -> None:
+    from unicscale.jobs import status
+    from unicscale.report import curves, figures, read
+
+    runs = [a_run(f"runs/{one}", range(1, 9)) for one in (name, "other")]
+    stories = [read(run, status(run, None)) for run in runs]
+    figure = figures._loss(stories, [name, "other"])
+    assert figure is not None
+    figure.savefig("loss.png")
+    [legend] = figure.legends
+    assert [text.get_text().strip().replace(r"\$", "$") for text in legend.get_texts()] == [name, "other"]
+    assert [line.get_color() for line in legend.get_lines()] == list(curves.COLOURS[:2])
 
 
 def test_losses_of_different_targets_are_not_held_against_each_other() -> None:

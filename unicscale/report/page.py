@@ -19,8 +19,6 @@ def write(stories: Sequence[Story], out: Path) -> Path:
     """Figures first, then the page that shows them; returns the page."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for old in out.glob("*.png"):  # a figure of an older report that nothing draws any more must not stay
-            old.unlink()
         drawings = draw_all(stories, name_apart(stories), out)
         figures = [_figure(drawing.file, drawing.title, drawing.says) for drawing in drawings]
         write_whole(out / "index.html", _page(stories, figures))
@@ -64,12 +62,12 @@ def _remarks(stories: Sequence[Story], names: Sequence[str]) -> list[str]:
             found.append(f"{name} has logged no step yet.")
         if story.skipped:
             found.append(f"{name}: {story.skipped} steps moved nothing, because a gradient was not finite.")
-        if story.replayed:
+        if story.course.replayed:
             found.append(
-                f"{name}: {story.replayed} logged steps were done again by a later launch; the later ones are shown."
+                f"{name}: {story.course.replayed} logged steps were done again by a later launch; the later are shown."
             )
-        if story.torn:
-            found.append(f"{name}: {story.torn} lines of metrics.jsonl cannot be read and are left out.")
+        if story.course.torn:
+            found.append(f"{name}: {story.course.torn} lines of metrics.jsonl cannot be read and are left out.")
     if _differ(stories, "standardize."):
         found.append("The runs standardise their targets differently: their losses measure different things.")
     elif _differ(stories, "loss.balance."):

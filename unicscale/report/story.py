@@ -13,11 +13,8 @@ from unicscale.evaluate.compare import gains
 from unicscale.jobs import Status
 from unicscale.recipe import load
 from unicscale.recipe.difference import flat
+from unicscale.report.course import Course, Record, course_of
 from unicscale.runs import RunFolder, facts_of
-
-Record = dict[str, Any]
-MOST = 8000  # records of steps that are held: more than a figure has pixels
-LAST = 5  # records whose mean stands for the end of a run: one step's loss is noisy
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +22,21 @@ class Story:
     """One run, read whole."""
 
     folder: RunFolder
-    name: str
     status: Status
     facts: dict[str, Any]
     recipe: dict[str, Any]  # dotted key -> value
-    steps: list[Record]  # in order of steps, each step once: as the last launch that reached it did it
-    validations: list[Record]
-    replayed: int  # records of steps that a later launch did again
-    torn: int  # lines that could not be read
+    course: Course
     results: dict[str, dict[str, Any]]  # name of the file -> what `unicscale evaluate` or the demo measured
+
+    @property
+    def steps(self) -> list[Record]:
+        """What the curves are drawn from."""
+        return self.course.steps
+
+    @property
+    def validations(self) -> list[Record]:
+        """What was measured while training."""
+        return self.course.validations
 
     @property
     def teachers(self) -> list[str]:
@@ -49,12 +52,8 @@ class Story:
 
     @property
     def skipped(self) -> int:
-        """Steps that moved nothing, because a gradient was not finite; counted anew by each launch."""
-        most: dict[int, int] = {}
-        for record in self.steps:
-            launch = record.get("launch", 0)
-            most[launch] = max(most.get(launch, 0), int(record.get("skipped", 0)))
-        return sum(most.values())
+        """Steps that moved nothing, because a gradient was not finite."""
+        return sum(self.course.skips.values())
 
     @property
     def hours(self) -> float:
@@ -67,10 +66,9 @@ class Story:
         return total / 3600
 
     def at_the_end(self, term: str) -> float | None:
-        """The mean of the last few records of the last stage."""
-        stage = self.steps[-1]["stage"] if self.steps else None
-        held = [record[term] for record in self.steps if record["stage"] == stage and _is_number(record.get(term))]
-        return statistics.fmean(held[-LAST:]) if held else None
+        """The mean of the last few records, as far as they are of the last stage."""
+        held = [record[term] for record in self._of_last_stage(self.course.last) if _is_number(record.get(term))]
+        return statistics.fmean(held) if held else None
 
     def validated(self, term: str) -> float | None:
         """The last measurement during training."""
@@ -80,18 +78,20 @@ class Story:
     @property
     def pace(self) -> float | None:
         """Images per second: the median over the last stage, which no pause and no first step moves."""
-        stage = self.steps[-1]["stage"] if self.steps else None
-        held = [r["images_per_second"] for r in self.steps if r["stage"] == stage and r.get("images_per_second")]
+        records = [*self._of_last_stage(self.steps), *self._of_last_stage(self.course.last)]
+        held = [record["images_per_second"] for record in records if record.get("images_per_second")]
         return statistics.median(held) if held else None
+
+    def _of_last_stage(self, records: Iterable[Record]) -> list[Record]:
+        return [record for record in records if record["stage"] == self.course.last[-1]["stage"]]
 
 
 def read(folder: RunFolder, status: Status) -> Story:
     """The folder as it is now; a run that still goes on is read up to here."""
-    steps, validations, replayed, torn = _records(folder.metrics)
     return Story(
-        folder=folder, name=folder.root.resolve().name, status=status, facts=facts_of(folder),
+        folder=folder, status=status, facts=facts_of(folder),
         recipe=flat(load(folder.recipe)) if folder.recipe.exists() else {},
-        steps=steps, validations=validations, replayed=replayed, torn=torn, results=_results(folder.evaluation),
+        course=course_of(folder.metrics), results=_results(folder.evaluation),
     )  # fmt: skip
 
 
@@ -106,37 +106,14 @@ def name_apart(stories: Sequence[Story]) -> list[str]:
 
 
 def differing(stories: Sequence[Story]) -> dict[str, list[Any]]:
-    """Keys of the recipes that are not the same in all runs, with one value per run; `out` never is."""
-    keys = dict.fromkeys(key for story in stories for key in story.recipe)
-    rows = {key: [story.recipe.get(key) for story in stories] for key in keys if key != "out"}
-    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+    """Keys of the recipes that are not the same in all runs, with one value per run; `out` never is.
 
-
-def _records(file: Path) -> tuple[list[Record], list[Record], int, int]:
-    """Steps, validations, how many steps were done again, how many lines are broken."""
-    steps: list[Record] = []
-    validations: list[Record] = []
-    replayed = torn = passed = 0
-    stride = 1  # a run that logged a million steps is read as every so manieth of them
-    for line in file.open(errors="replace") if file.exists() else ():
-        try:
-            record = json.loads(line)
-            number, is_step = int(record["step"]), "loss" in record
-            assert "images" in record and "stage" in record
-        except (ValueError, KeyError, TypeError, AssertionError):  # half a line, or none of ours
-            torn += 1
-            continue
-        held = steps if is_step else validations
-        while held and held[-1]["step"] >= number:  # a later launch went back to its checkpoint and came here again
-            held.pop()
-            replayed += stride * is_step
-        passed += is_step
-        if not is_step or passed % stride == 0:
-            held.append(record)
-        if len(steps) > MOST:
-            del steps[1::2]
-            stride *= 2
-    return steps, validations, replayed, torn
+    A run that is still queued has no recipe yet: it has no part in the comparison, and None as its value.
+    """
+    known = [story.recipe for story in stories if story.recipe]
+    keys = dict.fromkeys(key for recipe in known for key in recipe if key != "out")
+    changed = [key for key in keys if any(recipe.get(key) != known[0].get(key) for recipe in known)]
+    return {key: [story.recipe.get(key) for story in stories] for key in changed}
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from unicscale.evaluate.compare import cell
-from unicscale.report.figures import short
+from unicscale.report.curves import short
 from unicscale.report.story import Story, differing, name_apart, terms
 
 Rows = list[list[str]]  # the first one holds the headings
