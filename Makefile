@@ -32,8 +32,9 @@ check: lint types test
 faults: setup
 	$(PYTHON_ENV)/python -m tests.faults
 
+ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs
 bench: setup
-	for row in benchmarks/[a-z]*.py; do $(PYTHON_ENV)/python $$row || exit 1; done
+	for row in $(ROWS); do $(PYTHON_ENV)/python benchmarks/$$row.py || exit 1; done
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,9 @@ ROWS = {"knn": knn, "logistic": logistic, "extract": extraction}
 
 
 def main() -> None:
-    """Measure one row."""
+    """Measure the rows that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--bank", type=int, default=BANK)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--images", type=int, default=48)
@@ -167,15 +168,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scratch", default=None, help="where 2.6 GB of random features may lie for a while")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="by default results/DATE-DEVICE-evaluate.json")
     given = parser.parse_args()
-    found = {k: round(v, 3) if isinstance(v, float) else v for k, v in ROWS[given.row](given).items()}
+    if unknown := set(given.rows) - set(ROWS):
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    out = given.out or Path(__file__).parent / "results" / f"{date.today().isoformat()}-{given.device}-evaluate.json"
+    for row in given.rows or ROWS:
+        measure(row, given, out)
+
+
+def measure(row: str, given: argparse.Namespace, out: Path) -> None:
+    """One row, printed, and in the place of an older one in the file."""
+    found = {k: round(v, 3) if isinstance(v, float) else v for k, v in ROWS[row](given).items()}
     machine = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or platform.machine()
-    found = {"row": given.row, "machine": f"{machine}, {torch.get_num_threads()} threads", **found}
+    found = {"row": row, "machine": f"{machine}, {torch.get_num_threads()} threads", **found}
     print(json.dumps(found))
-    if given.out:
-        rows = json.loads(given.out.read_text()) if given.out.exists() else []
-        given.out.write_text(json.dumps([*(r for r in rows if r["row"] != given.row), found], indent=1) + "\n")
+    rows = json.loads(out.read_text()) if out.exists() else []
+    out.write_text(json.dumps([*(r for r in rows if r["row"] != row), found], indent=1) + "\n")
 
 
 if __name__ == "__main__":
