@@ -4,7 +4,7 @@
     python benchmarks/evaluate.py logistic   50 k x 768, 100 classes, one C (L-BFGS) and one (lr, wd) (SGD)
     python benchmarks/evaluate.py extract    a ViT-B/16 on JPEGs of 500 x 375, and the same forward on pixels in memory
 
-Each prints one line and, with --out, adds it to a JSON file.
+Without a name, all three. Each prints one line and adds it to a JSON file.
 """
 
 from __future__ import annotations
