@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from unicscale import rendezvous, stop
@@ -30,8 +31,17 @@ def train(recipe: str, fresh: bool = False) -> None:
     except UserError as error:
         stop.deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
         print(error, file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(error.exit_code)  # libraries that clean up at exit could wait for a rank that is gone
+        leave(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
+
+
+def leave(code: int) -> None:
+    """At once: libraries that clean up at exit could wait for a rank that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def write_to(log: Path) -> None:

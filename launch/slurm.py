@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 
@@ -94,7 +95,7 @@ def next_steps(submission: Submission, job: str) -> str:
         f"next:\n"
         f"  unicscale jobs {' '.join(runs[:3])}{' ...' * (len(runs) > 3)}\n"
         f"  unicscale logs {first} -f\n"
-        f"  unicscale stop {first}"
+        f"  unicscale stop {first}" + (f"\n  unicscale report {os.path.commonpath(runs)}" if len(runs) > 1 else "")
     )
 
 

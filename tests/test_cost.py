@@ -19,6 +19,7 @@ from unicscale.cost.shapes import Shapes
 from unicscale.errors import RecipeError
 from unicscale.loss import distil
 from unicscale.recipe import Recipe, load
+from unicscale.recipe.sections import EngineSection
 from unicscale.sharding import Engine, build_engine
 from unicscale.student import build_student
 from unicscale.world import World
@@ -149,6 +150,21 @@ def test_a_recipe_that_does_not_fit_is_told_what_to_change(repository: Path) -> 
     assert "teacher dinov2: whole on every rank" in report(recipe, 8, 80.0)
     assert "Counted as ImageNet-1K's 1,281,167 images." in page
     assert all(len(line) <= 80 for line in page.splitlines() if "IMAGENET" not in line)
+
+
+def test_copies_of_a_sharded_teacher_take_more_room_than_one() -> None:
+    shapes = Shapes.of(small())
+    section = EngineSection(kind="fsdp2", replicate=2)
+    full = {name: one.model_copy(update={"shard": "full"}) for name, one in small().teachers.items()}
+    held = memory.teachers(shapes, full, section, 8, None)[1]
+    spread = memory.teachers(shapes, full, section.model_copy(update={"replicate": 1}), 4, None)[1]
+    assert held == spread, "eight ranks in two copies hold what four ranks in one do"
+
+
+def test_ranks_of_one_host_share_its_memory_so_nothing_lies_there_whole(repository: Path) -> None:
+    recipe = load(repository / "recipes" / "unic_l.yaml", unset="keep")
+    assert set(costs(recipe, 8, None).placement.values()) == {"full"}
+    assert set(costs(recipe, 8, 80.0).placement.values()) == {"none"}
 
 
 def test_ranks_that_do_not_divide_a_step_are_refused() -> None:

@@ -23,7 +23,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_leaves_a_run_folder(story: Path) -> None:
-    for part in ("recipe.yaml", "run.json", "metrics.jsonl", "checkpoints/LATEST", "logs/rank-0000.log"):
+    for part in (
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints/LATEST",
+        "logs/rank-0000.log",
+        "report/index.html",
+    ):
         assert (story / part).exists(), part
     assert len(list((story / "scenes" / "seed-1").rglob("*.png"))) == 256
 

@@ -19,10 +19,11 @@ FLOORS = {
     "checkpoint": 4, "evaluate": 4, "interop": 4, "launches": 4, "stages": 4,
     "assembly": 5,
     "doctor": 6, "jobs": 6, "testing": 6, "train": 6,
-    "demo": 7, "dry_run": 7,
-    "commands": 8,
-    "cli": 9,
-    "__main__": 10,
+    "report": 7,
+    "demo": 8, "dry_run": 8,
+    "commands": 9,
+    "cli": 10,
+    "__main__": 11,
 }  # fmt: skip
 SIDEWAYS_ALLOWED = {1, 2, 4}  # neighbours on these floors may meet, but never in a circle (the last test)
 

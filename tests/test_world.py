@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
+import ranks
 import torch
 import torch.multiprocessing as mp
 
+from unicscale.errors import DataError, UserError
 from unicscale.recipe.sections import EngineSection
 from unicscale.world import World
 
@@ -45,3 +48,25 @@ def test_one_rank_needs_no_process_group() -> None:
     world = World.start(EngineSection(device="cpu"))
     assert (world.size, world.main, world.asked_to_stop()) == (1, True, False)
     assert not torch.distributed.is_initialized()
+
+
+def troubled(error: UserError | None) -> str:
+    world = World.start(EngineSection(device="cpu"))
+
+    def act() -> int:
+        if world.rank == 1 and error is not None:
+            raise error
+        return world.rank
+
+    try:
+        return str(world.together(act))
+    except UserError as problem:
+        return f"{type(problem).__name__} {problem}"
+    finally:
+        world.close()
+
+
+def test_what_one_rank_cannot_do_is_an_error_on_all_that_names_it() -> None:
+    assert ranks.run(2, troubled, None) == ["0", "1"]
+    said = f"DataError rank 1, on {platform.node()}: no such beton"
+    assert ranks.run(2, troubled, DataError("no such beton")) == [said, said]

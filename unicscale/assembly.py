@@ -69,7 +69,9 @@ def survey(recipe: Recipe, world: World) -> Loader:
         check_size(size, trunk.patch)
     stages.refuse_lost_starts(recipe.stages)
     Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=sizes, world=world)
-    return open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)
+    return world.together(
+        lambda: open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)
+    )
 
 
 def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Parts:

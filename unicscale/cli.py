@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import typer
 
-from unicscale.commands import data, evaluation, jobs, machine, teachers, training
-from unicscale.errors import LoaderError, RunError, UserError
+from unicscale import stop
+from unicscale.commands import data, evaluation, jobs, machine, report, teachers, training
+from unicscale.errors import UserError
 
 app = typer.Typer(
     name="unicscale",
@@ -18,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (training, data, teachers, evaluation, jobs, machine):
+for family in (training, data, teachers, evaluation, report, jobs, machine):
     family.register(app)
 
 
@@ -27,10 +29,23 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        # a mistake in a recipe is the same on every rank; what befell one rank only, that rank says
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, RunError | LoaderError):
+        # a mistake in a recipe is the same on every rank
+        if os.environ.get("RANK", "0") == "0" or error.of_one_rank:
             print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
+
+
+def leave(code: int) -> None:
+    """One of several ranks leaves at once: libraries that clean up at exit could wait for a rank that is gone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        stop.deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

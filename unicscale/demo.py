@@ -19,7 +19,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from unicscale import interop, scenes
+from unicscale import interop, jobs, report, scenes
 from unicscale.contracts import Features
 from unicscale.data.workers import cores
 from unicscale.evaluate.depth import linear_rmse
@@ -79,7 +79,7 @@ AXES = (
 
 
 def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[str] | None = None) -> RunFolder:
-    """Scenes, distillation, evaluation, table; `seed` draws other scenes and another student, the teachers stay."""
+    """Scenes, distillation, evaluation, report; `seed` draws other scenes and another student, the teachers stay."""
     sizes, clock = sizes or Sizes(), Clock()
     images = out / "scenes" / f"seed-{seed}"
     changes = [f"out={out}", f"seed={seed}", f"data.train.0={images}", *(overrides or [])]
@@ -94,7 +94,9 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
     result = {"synthetic": True, "seed": seed, "sizes": sizes._asdict(), "scores": scores, "gain": gains(scores)}
     folder.evaluation.mkdir(parents=True, exist_ok=True)
     write_whole(folder.evaluation / "demo.json", json.dumps(result | {"seconds": clock.seconds}, indent=1) + "\n")
+    page = report.write([report.read(folder, jobs.status(folder, None))], folder.report)
     show(scores, clock, student_saw=recipe.data.images_per_step * sum(stage.steps or 0 for stage in recipe.stages))
+    print(os.path.relpath(page))
     return folder
 
 

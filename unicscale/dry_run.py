@@ -21,10 +21,11 @@ from unicscale.launches import owned_run
 from unicscale.phases import Phases
 from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Evaluate, Save, Stage, Track
+from unicscale.sharding.placement import memory_of
 from unicscale.train import loop
 from unicscale.voice import close_voice, open_voice
 from unicscale.watchdog import Watchdog
-from unicscale.world import World
+from unicscale.world import World, joined
 
 GIB = 2**30
 EPOCH = 1_281_167  # images of a pretended data set
@@ -32,29 +33,34 @@ EPOCH = 1_281_167  # images of a pretended data set
 
 def rehearse(recipe: Recipe) -> str:
     """`dry_run.steps` steps of every stage; times, memory and losses per part as a table."""
-    world = World.start(recipe.engine)
-    root = Path(world.on_main(lambda: tempfile.mkdtemp(prefix="unicscale-dry-run-")))
     try:
-        short = shortened(recipe, world, root / "run")
-        if world.device.type == "cpu":
-            give_back_freed_memory()
-        with owned_run(short, world) as run, Peak(world.device) as peak:
-            open_voice(None, world.rank, speaks=world.main)
-            watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=short.engine.timeout_seconds)
-            with watchdog, explained(world.rank, watchdog):
-                parts = assemble(short, world, run, Synthetic(short, world))  # type: ignore[arg-type]
-                parts.saver = Unsaved()  # type: ignore[assignment]
-                heard = Heard()
-                parts.log.mirrors.append(heard)
-                loop(parts, Phases(world.device, watchdog))
-                parts.log.close()
-            peaks = world.gather_objects((peak.read(), peak.program))
-        return table(short, world, heard.records, peaks) if world.main else ""
+        with joined(recipe.engine) as world:
+            root = Path(world.on_main(lambda: tempfile.mkdtemp(prefix="unicscale-dry-run-")))
+            try:
+                return rehearsed(shortened(recipe, world, root / "run"), world)
+            finally:
+                if world.main:
+                    shutil.rmtree(root, ignore_errors=True)
     finally:
         close_voice()
-        world.close()
-        if world.main:
-            shutil.rmtree(root, ignore_errors=True)
+
+
+def rehearsed(short: Recipe, world: World) -> str:
+    """A shortened recipe, run; the table is rank 0's."""
+    if world.device.type == "cpu":
+        give_back_freed_memory()
+    with owned_run(short, world) as run, Peak(world.device) as peak:
+        open_voice(None, world.rank, speaks=world.main)
+        watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=short.engine.timeout_seconds)
+        with watchdog, explained(world.rank, watchdog):
+            parts = assemble(short, world, run, Synthetic(short, world))  # type: ignore[arg-type]
+            parts.saver = Unsaved()  # type: ignore[assignment]
+            heard = Heard()
+            parts.log.mirrors.append(heard)
+            loop(parts, Phases(world.device, watchdog))
+            parts.log.close()
+        peaks = world.gather_objects((peak.read(), peak.program))
+    return table(short, world, heard.records, peaks) if world.main else ""
 
 
 def shortened(recipe: Recipe, world: World, out: Path) -> Recipe:
@@ -122,6 +128,9 @@ class Unsaved:
     def wait(self) -> None:
         """Nothing to wait for."""
 
+    def settle(self) -> None:
+        """Nothing in flight."""
+
 
 class Heard:
     """A mirror that keeps the records."""
@@ -184,7 +193,8 @@ def table(recipe: Recipe, world: World, records: list[dict[str, Any]], peaks: li
     """One column per stage: its last step."""
     records = [record for record in records if "loss" in record]
     last = [[r for r in records if r["stage"] == number][-1] for number in range(len(recipe.stages))]
-    planned = cost.costs(recipe, world.size, 0.0)
+    device = memory_of(world.device)
+    planned = cost.costs(recipe, world.size, None if device is None else device / GIB)
     columns = [f"{stage.name}, {stage.size} px" for stage in planned.stages]
     engine, images = recipe.engine, recipe.data.images_per_step
     lines = [

@@ -10,12 +10,19 @@ class UserError(Exception):
     """The base of every error that is the user's to mend; the command line prints it without a traceback."""
 
     exit_code = 2
+    of_one_rank = False  # what befell one rank only, that rank has to say itself
 
 
 class RecipeError(UserError):
     """The recipe or the command line."""
 
     exit_code = 2
+
+
+class HostError(RecipeError):
+    """This host cannot do what the recipe wants of every host."""
+
+    of_one_rank = True
 
 
 class DataError(UserError):
@@ -25,7 +32,9 @@ class DataError(UserError):
 
 
 class LoaderError(DataError):
-    """What befell one rank's reading threads: that rank alone knows, so it says it itself."""
+    """What befell one rank's reading threads."""
+
+    of_one_rank = True
 
 
 class TeacherError(UserError):
@@ -44,6 +53,7 @@ class RunError(UserError):
     """The run itself: non-finite losses, a lost rank, no progress."""
 
     exit_code = 6
+    of_one_rank = True
 
 
 class RankLost(RunError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from unicscale import evaluate
 from unicscale.assembly import Parts, assemble, survey
-from unicscale.errors import BlewUp, StoppedOnRequest
+from unicscale.errors import BlewUp, DataError, StoppedOnRequest
 from unicscale.failures import Streak, explained
 from unicscale.launches import owned_run
 from unicscale.loss import distil
@@ -14,35 +14,35 @@ from unicscale.metrics import Tally
 from unicscale.phases import Phases
 from unicscale.recipe import Recipe
 from unicscale.runs import RunFolder
-from unicscale.voice import close_voice, open_voice
+from unicscale.voice import close_voice, open_voice, say
 from unicscale.watchdog import Watchdog
-from unicscale.world import World
+from unicscale.world import joined
 
 
 def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
     """Run the recipe to its end, from wherever it stands; StoppedOnRequest when somebody asked it to leave early."""
-    world = World.start(recipe.engine)
     try:
-        if recipe.evaluate.every_epochs:
-            evaluate.asked_for(recipe.evaluate, recipe.data.val)
-        loader = survey(recipe, world)
-        with owned_run(recipe, world, fresh=fresh) as run:
-            open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
-            watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
-            with watchdog, explained(world.rank, watchdog):
-                parts = assemble(recipe, world, run, loader)
-                try:
-                    loop(parts, Phases(world.device, watchdog))
-                except BlewUp:  # on all ranks alike; skipped steps moved nothing, so nothing is lost
-                    parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
-                    raise
-                finally:
-                    loader.close()
-                    parts.log.close()
-        return run
+        with joined(recipe.engine) as world:
+            if recipe.evaluate.every_epochs:
+                world.on_main(lambda: evaluate.refuse_unfit(recipe.evaluate, recipe.data.val))
+            loader = survey(recipe, world)
+            with owned_run(recipe, world, fresh=fresh) as run:
+                open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
+                watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
+                with watchdog, explained(world.rank, watchdog):
+                    parts = assemble(recipe, world, run, loader)
+                    try:
+                        loop(parts, Phases(world.device, watchdog))
+                    except BlewUp:  # on all ranks alike; skipped steps moved nothing, so nothing is lost
+                        parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
+                        raise
+                    finally:
+                        parts.saver.settle()
+                        loader.close()
+                        parts.log.close()
+            return run
     finally:
         close_voice()
-        world.close()
 
 
 def loop(parts: Parts, phase: Phases) -> None:
@@ -81,7 +81,9 @@ def loop(parts: Parts, phase: Phases) -> None:
             rates = {"grad_norm": norm, "lr": lr, "momentum": momentum}
             log.write(progress, tally.terms(world) | rates | streak.terms() | phase.measured())
             streak.judge(progress.step, teachers.broken())
-        due = plan.saves(progress.step) or plan.ends_stage(progress.step) or saver.due()
+        due = (
+            plan.saves(progress.step) or plan.ends_stage(progress.step) or plan.evaluates(progress.step) or saver.due()
+        )
         bad = parts.loader.replaced_any
         stop, save, bad = world.agreed(stop=world.stop.raised(), save=due, tell=bad)  # all ranks leave at the same step
         if bad:
@@ -103,7 +105,11 @@ def measure(parts: Parts) -> dict[str, Any]:
     recipe, progress = parts.recipe, parts.progress
     size = parts.plan.size(progress.step - 1, recipe.seed)
     at = {"step": progress.step, "images": progress.images, "stage": progress.stage}
-    return at | evaluate.during(
-        recipe.evaluate, parts.engine.student, parts.world,
-        val=recipe.data.val, size=size, teachers=parts.teachers, loss=recipe.loss,
-    )  # fmt: skip
+    try:
+        return at | evaluate.during(
+            recipe.evaluate, parts.engine.student, parts.world,
+            val=recipe.data.val, size=size, teachers=parts.teachers, loss=recipe.loss,
+        )  # fmt: skip
+    except DataError as problem:  # on all ranks alike; days of training are worth more than one measurement
+        say.warning("not evaluated at step %d: %s", progress.step, problem)
+        return at | {"val/failed": 1.0}

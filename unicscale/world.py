@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -13,9 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unicscale import stop
-from unicscale.errors import RecipeError, UserError
+from unicscale.errors import BlewUp, HostError, StoppedOnRequest, UserError
 from unicscale.recipe.sections import EngineSection
 from unicscale.stop import StopSign
+
+TOGETHER = (StoppedOnRequest, BlewUp)  # raised on all ranks at the same step
 
 
 @dataclass(slots=True)
@@ -37,6 +41,9 @@ class World:
         size, rank = int(environment.get("WORLD_SIZE", "1")), int(environment.get("RANK", "0"))
         local_rank = int(environment.get("LOCAL_RANK", "0"))
         local_size = int(environment.get("LOCAL_WORLD_SIZE", str(size)))
+        if section.deterministic:
+            environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+            torch.use_deterministic_algorithms(True, warn_only=True)
         device = _device(section.device, local_rank)
         grouped = size > 1 or section.kind != "plain"  # FSDP2 and ZeRO-3 want a group even around one rank
         control = None
@@ -92,6 +99,21 @@ class World:
             raise result
         return result
 
+    def together(self, act: Callable[[], Any]) -> Any:
+        """What `act` gets here; a UserError of any rank is raised on all, so nobody goes on without it."""
+        result: Any = None
+        problem: UserError | None = None
+        try:
+            result = act()
+        except UserError as error:
+            problem = error
+        heard = self.gather_objects((platform.node(), problem))
+        troubled = [(rank, host, error) for rank, (host, error) in enumerate(heard) if error is not None]
+        if not troubled:
+            return result
+        rank, host, error = troubled[0]
+        raise error if len(troubled) == self.size else type(error)(f"rank {rank}, on {host}: {error}")
+
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place, on the tensor's own device."""
         if self.size > 1:
@@ -130,16 +152,40 @@ class World:
         return held
 
     def close(self) -> None:
-        """Leave the process group."""
-        stop.forget()
+        """Leave the process group, all ranks together."""
         if dist.is_initialized():
             dist.destroy_process_group()
+        stop.forget()  # last: a launcher ends us with SIGTERM as soon as a faster rank has left
+
+    def abandon(self) -> None:
+        """Leave alone. NCCL would wait for kernels that nobody joins: the group stays, and the process must end."""
+        if dist.is_initialized() and self.device.type == "cpu":
+            dist.destroy_process_group()
+        stop.forget()
+
+
+@contextmanager
+def joined(section: EngineSection) -> Iterator[World]:
+    """A rank's part in the process group, for as long as it lasts."""
+    world = World.start(section)
+    try:
+        yield world
+    except TOGETHER:
+        world.close()
+        raise
+    except BaseException:
+        world.abandon()
+        raise
+    world.close()
 
 
 def _device(wanted: str, local_rank: int) -> torch.device:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise RecipeError("'engine.device' is 'cuda', and torch sees no CUDA device here. `unicscale doctor` says why.")
+        raise HostError(
+            f"'engine.device' is 'cuda', and torch sees no CUDA device on {platform.node()}.\n"
+            "  `unicscale doctor` says why."
+        )
     if wanted == "cpu" or not available:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank % torch.cuda.device_count())

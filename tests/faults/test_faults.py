@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from faults.data import DATA
-from faults.launching import records
+from faults.launching import Launch, records
 from faults.signals import SIGNALS
 from faults.table import TABLE, Fault, Ground, NotHere
 
@@ -44,6 +44,16 @@ def test_nothing_is_lost_to(number: int, fault: Fault, ground: Ground) -> None:
             fault(ground, seed)
     except NotHere as why:
         pytest.skip(str(why))
+
+
+@pytest.mark.faults
+def test_a_rank_that_dies_in_a_save_does_not_keep_the_others_waiting_for_its_file(ground: Ground) -> None:
+    recipe = ground.recipe("last", engine__timeout_seconds=60)
+    launch = Launch(
+        recipe, ranks=2, sabotage=("die_in_a_file", {"save": 7}), on=1
+    )  # the last one: no step comes after it
+    assert launch.wait(40) == [6, -signal.SIGKILL], launch.said()
+    assert "rank 0 lost" in launch.said()
 
 
 @pytest.mark.faults

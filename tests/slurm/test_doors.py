@@ -40,6 +40,8 @@ def test_a_sweep_is_an_array_of_runs_in_folders_of_their_own(runs) -> None:
     run.until(lambda: all(status["state"] == "finished" for status in statuses()), 240)
     assert len({weights(folder) for folder in folders}) == 3
     assert all(f"seed: {seed}" in (folders[seed - 1] / "recipe.yaml").read_text() for seed in (1, 2, 3))
+    said = run.unicscale("report", str(folders[0].parent)).splitlines()
+    assert [line.split()[:4] for line in said[1:4]] == [[f"seed{n}", str(n), "finished", "20/20"] for n in (1, 2, 3)]
 
 
 def test_stop_ends_a_running_job_cleanly_and_for_good_and_takes_a_queued_one_away(runs) -> None:

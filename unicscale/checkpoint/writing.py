@@ -25,6 +25,8 @@ from unicscale.runs import versions
 from unicscale.sharding import Engine, Piece
 from unicscale.world import World
 
+LAST_MOMENTS = 10.0  # seconds; a rank that is gone will not finish its file
+
 
 class Saver:
     """Writes the checkpoints of one run: at most one in flight, and a failed one never harms the ones before."""
@@ -37,6 +39,7 @@ class Saver:
         self.versions = versions()
         self.keeper = Keeper(folder, recipe.save.keep, recipe.save.keep_every_steps)
         self.thread: threading.Thread | None = None
+        self.written = threading.Event()  # this rank's part of the save in flight, or the failure to write it
         self.failure: str | None = None  # set by the thread, told to everybody by `wait`
         self.host: dict[str, Tensor] = {}  # the snapshot's memory, used again by the next one
         self.began = time.monotonic()  # when the last save began
@@ -58,6 +61,7 @@ class Saver:
         )
         folder = self._fresh_folder(progress)
         mine = self._snapshot(pieces, entries)
+        self.written.clear()
         self.thread = threading.Thread(
             target=self._write, args=(folder, mine, manifest), name="checkpoint", daemon=True
         )
@@ -75,6 +79,8 @@ class Saver:
         """Until the save in flight is committed; its failure becomes everybody's error."""
         if self.thread is None:
             return
+        self.written.wait()
+        self.world.barrier()  # a rank that died while it wrote is noticed here, and not by waiting for its file
         self.thread.join()
         self.thread = None
         failures = [failure for failure in self.world.gather_objects(self.failure) if failure]
@@ -86,6 +92,11 @@ class Saver:
                 f"{self.folder}: the save failed: {failures[0]}\n"
                 f"  {intact}. Mend the cause (free some space, say), and the same command goes on from there."
             )
+
+    def settle(self) -> None:
+        """On the way out of a run that broke: the save in flight needs no other rank to be committed, only moments."""
+        if self.thread is not None:
+            self.thread.join(LAST_MOMENTS)
 
     def _fresh_folder(self, progress: Progress) -> Path:
         name, problem = f".step-{progress.step:08d}.{secrets.token_hex(4)}.partial", None
@@ -124,6 +135,7 @@ class Saver:
         rank = self.world.rank
         try:
             write_part(folder, rank, mine)
+            self.written.set()
             if self.world.main:
                 proofs = everybody(folder, self.world.size, self.recipe.engine.timeout_seconds)
                 state = json.dumps(manifest.progress | self.facts, indent=1) + "\n"
@@ -137,3 +149,4 @@ class Saver:
         if self.failure:
             self.world.stop.raise_("a save failed")  # so that all ranks leave the loop at the same step
             give_up(folder, rank, self.failure)
+        self.written.set()

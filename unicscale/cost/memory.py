@@ -24,12 +24,17 @@ def gathers_all(shapes: Shapes, engine: EngineSection, device: int | None) -> bo
     return place("auto", gathered, device) == "none"
 
 
+def shards(engine: EngineSection, ranks: int) -> int:
+    """Over how many ranks one copy is spread."""
+    return 1 if engine.kind == "plain" else ranks // (engine.replicate if engine.kind == "fsdp2" else 1)
+
+
 def weights(shapes: Shapes, engine: EngineSection, ranks: int, device: int | None, accumulates: bool) -> dict[str, int]:
     """Master weights, what is gathered or rounded beside them, gradients, moments."""
     total, small = numbers(shapes.trunk) + numbers(shapes.projector), shapes.small
     whole = gathers_all(shapes, engine, device)
     unit = largest([*units(shapes.trunk), *([shapes.projector] if whole else units(shapes.projector))])
-    share = 1 if engine.kind == "plain" else ranks // (engine.replicate if engine.kind == "fsdp2" else 1)
+    share = shards(engine, ranks)
     low = small < 4
     if engine.kind == "plain":
         beside, gradients = total * small * low, 4 * total
@@ -60,7 +65,8 @@ def teachers(
         size, one = shapes.teacher_bytes[name], shapes.teachers[name]
         placement[name] = "none" if engine.kind == "plain" else place(section.shard, size, device)
         gathered = 2 * largest(units(one)) * size // numbers(one)
-        held[f"teacher {name}"] = size // ranks + gathered if placement[name] == "full" and ranks > 1 else size
+        parts = shards(engine, ranks)
+        held[f"teacher {name}"] = size // parts + gathered if placement[name] == "full" and parts > 1 else size
     return placement, held
 
 

@@ -41,7 +41,7 @@ class Costs:
     """Everything that `plan` prints."""
 
     ranks: int
-    device: float  # GiB of each
+    device: float | None  # GiB of each
     micro: int  # images of one rank and backward
     parameters: dict[str, int]
     placement: dict[str, str]
@@ -59,17 +59,17 @@ class Costs:
         return self.total / (PEAK * SHARE) / 3600
 
 
-def costs(recipe: Recipe, gpus: int | None, device: float) -> Costs:
-    """Of the recipe on `gpus` ranks of `device` GiB each; as it launches where `gpus` is left out."""
-    ranks = gpus or recipe.launch.nodes * max(recipe.launch.gpus_per_node, 1)
+def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
+    """Of the recipe on `gpus` ranks of `device` GiB each (None: they share a host); as it launches without `gpus`."""
+    ranks = gpus or recipe.launch.ranks
     notes: list[str] = []
     plan = planned(recipe, notes)
     share, rest = divmod(recipe.data.images_per_step, ranks)
     if rest:
         raise RecipeError(f"data.images_per_step: {recipe.data.images_per_step} cannot be split over {ranks} ranks.")
-    micro = recipe.data.micro_batch or share
+    micro = min(recipe.data.micro_batch or share, share)
     shapes = Shapes.of(recipe)
-    held = int(device * GIB) if recipe.engine.device != "cpu" else None
+    held = int(device * GIB) if device is not None and recipe.engine.device != "cpu" else None
     static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro < share)
     placement, beside = memory.teachers(shapes, recipe.teachers, recipe.engine, ranks, held)
     fused = held is not None and recipe.projector.kind == "ladder" and memory.gathers_all(shapes, recipe.engine, held)
@@ -120,6 +120,7 @@ def planned(recipe: Recipe, notes: list[str]) -> Plan:
 def report(recipe: Recipe, gpus: int | None, device: float) -> str:
     """The page, 80 columns."""
     found = costs(recipe, gpus, device)
+    assert found.device is not None
     names = [f"{stage.name}, {stage.size} px" for stage in found.stages]
     lines = [_row("parameters", ["millions"])]
     lines += [_row(f"  {part}", [f"{number / 1e6:,.1f}"]) for part, number in found.parameters.items()]

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unicscale.contracts import Seen
+from unicscale.contracts import Features, Seen
 from unicscale.data.once import Once
 from unicscale.data.sources import open_images
 from unicscale.errors import DataError, RecipeError, nearest
@@ -45,7 +45,8 @@ def during(
 ) -> dict[str, float]:
     """What the recipe asks for, by name, the same on all ranks: `val/loss...` without dropping, `val/knn`.
 
-    k-NN leaves each image out of its own neighbours, so that one labelled set is both bank and queries.
+    k-NN leaves each image out of its own neighbours, so that one labelled set is both bank and queries. A damaged image
+    is a DataError on all ranks.
     """
     start = time.perf_counter()
     wanted = asked_for(section, val)
@@ -59,6 +60,7 @@ def during(
                 _add(terms, _losses(seen, teachers(pixels, observe=False), loss, real), int(real.sum()))
             summaries.append(seen.features.summary[real].float())
             labels.append(truth[real])
+    world.together(images.complain)
     measured = _mean(terms, world)
     if "knn" in wanted:
         measured["val/knn"] = _knn(torch.cat(summaries), torch.cat(labels), world)
@@ -80,6 +82,16 @@ def asked_for(section: Evaluate, val: Sequence[str]) -> list[str]:
     return list(section.tasks) or ["loss"]
 
 
+def refuse_unfit(section: Evaluate, val: Sequence[str]) -> None:
+    """What an evaluation after days of training would find wrong with its images or tasks."""
+    wanted = asked_for(section, val)
+    images = open_images(section.data or val[0])
+    if "knn" in wanted and (images.labels is None or len(images) < 2):
+        raise DataError(
+            "evaluate.tasks: knn needs labels, one folder per class, and at least two images; these have none"
+        )
+
+
 @contextmanager
 def frozen(student: Any) -> Iterator[None]:
     """Eval mode inside, every module's own mode afterwards."""
@@ -99,6 +111,8 @@ class _Shared:
 
     def __init__(self, path: str, size: int, batch: int, limit: int, world: World) -> None:
         images = thin(open_images(path), limit, SEED)
+        self.batch = batch = min(batch, -(-len(images) // world.size))
+        self.problem: DataError | None = None
         part = range(world.rank * len(images) // world.size, (world.rank + 1) * len(images) // world.size)
         self.once = Once(images, part, size, batch, world.device, crop=True)
         self.size, self.world = size, world
@@ -106,18 +120,46 @@ class _Shared:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device, rounds = self.world.device, 0
-        for pixels, labels, _ in self.once:
+        for pixels, labels in self._mine():
             rounds += 1
-            yield pixels, labels, torch.ones(len(pixels), dtype=torch.bool, device=device)
+            real = torch.arange(self.batch, device=device) < len(pixels)
+            # all batches have one shape: a compiled student would be compiled anew for another
+            yield _padded(pixels, self.batch), _padded(labels, self.batch), real
         for _ in range(rounds, self.rounds):
-            pixels = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8, device=device)
-            label = torch.zeros(1, dtype=torch.int64, device=device)
-            yield pixels, label, torch.zeros(1, dtype=torch.bool, device=device)
+            pixels = torch.zeros(self.batch, 3, self.size, self.size, dtype=torch.uint8, device=device)
+            label = torch.zeros(self.batch, dtype=torch.int64, device=device)
+            yield pixels, label, torch.zeros(self.batch, dtype=torch.bool, device=device)
+
+    def _mine(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Until something cannot be read: the other ranks still count on this one's rounds."""
+        batches = iter(self.once)
+        while self.problem is None:
+            try:
+                pixels, labels, _ = next(batches)
+            except StopIteration:
+                return
+            except DataError as problem:
+                self.problem = problem
+                return
+            yield pixels, labels
+
+    def complain(self) -> None:
+        """What could not be read, once all rounds are over."""
+        if self.problem is not None:
+            raise self.problem
+
+
+def _padded(tensor: Tensor, length: int) -> Tensor:
+    return torch.cat([tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])])
 
 
 def _losses(seen: Seen, targets: dict[str, Any], section: LossSection | None, real: Tensor) -> dict[str, Tensor]:
     cosine, smooth_l1 = (0.5, 0.5) if section is None else (section.cosine, section.smooth_l1)
-    terms = distil(seen.answers, targets, balance="none", cosine=cosine, smooth_l1=smooth_l1).terms
+    shown = real if real.any() else ~real  # of padding alone the numbers count for nothing, but there must be some
+    answers, targets = (
+        {n: Features(*(t[shown] for t in x)) for n, x in given.items()} for given in (seen.answers, targets)
+    )
+    terms = distil(answers, targets, balance="none", cosine=cosine, smooth_l1=smooth_l1).terms
     kept = {name: value for name, value in terms.items() if name.startswith("loss")}
     return {name: value * real.any() for name, value in kept.items()}
 

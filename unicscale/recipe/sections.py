@@ -314,6 +314,7 @@ class EngineSection(Section):
     clip: Positive | None = None  # global gradient norm
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the averaged weights, for evaluation and export
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False  # on CUDA: only kernels that give the same bits every time, which are slower
     timeout_seconds: Positive = 600.0  # how long a collective may wait before the watchdog names the missing rank
 
 

@@ -27,7 +27,8 @@ class Fsdp2Engine(BaseEngine):
     """fp32 rows, computation in the recipe's dtype, gradients reduced in fp32."""
 
     def _open(self, student: nn.Module) -> None:
-        self.copies, self.mesh = self.section.replicate, mesh_of(self.world, self.section.replicate)
+        if not hasattr(self, "mesh"):  # once per run: another mesh means other process groups, which nobody takes down
+            self.copies, self.mesh = self.section.replicate, mesh_of(self.world, self.section.replicate)
         prepare(student, self.section)
         policy = MixedPrecisionPolicy()
         if self.dtype is not torch.float32:

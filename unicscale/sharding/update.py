@@ -23,6 +23,10 @@ class Verdict(NamedTuple):
     divisor: Tensor  # gradients as they lie / divisor = what AdamW sees
     broken: Tensor  # 1.0 where the norm is not finite, on all ranks alike
 
+    def at(self, home: torch.device) -> Verdict:
+        """Where AdamW works; waits where that is another device: fused AdamW reads before its own copy is there."""
+        return Verdict(self.norm, self.divisor.to(home), self.broken.to(home))
+
 
 class Judge:
     """Global weight, global norm, clipping, loss scale: one all-reduce of two numbers."""

@@ -21,7 +21,8 @@ PERSISTENT = 10_000  # parameters up to this many numbers stay gathered: not wor
 class Zero3Engine(BaseEngine):
     """DeepSpeed shards, gathers and reduces; the verdict on each gradient and AdamW are those of all engines.
 
-    DeepSpeed reads the norm once per step for its own check: the one host synchronisation that this engine keeps.
+    DeepSpeed reads the norm once per step for its own check: the one host synchronisation that this engine keeps,
+    besides the verdict's way to the host where the optimiser is offloaded.
     """
 
     def _open(self, student: Any) -> None:
@@ -130,7 +131,7 @@ class Zero3Engine(BaseEngine):
 
         gradients = [slice_of(p, safe_get_local_grad(p)).flat for p in self.parameters.values()]
         verdict = self.judge([g for g in gradients if g.numel()], weight, averaged=True)
-        order(self.inner, lr, verdict)
+        order(self.inner, lr, verdict.at(self.zero.fp32_partitioned_groups_flat[0].device))
         self.student.step()  # type: ignore[operator]
         self.average.follow()
         return verdict.norm
@@ -153,6 +154,8 @@ class Zero3Engine(BaseEngine):
 def import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed is an extra, and chooses its accelerator when it is imported."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
+    if device.type == "cuda":  # it takes this for the device's number, which it is not where a task sees one GPU only
+        os.environ["LOCAL_RANK"] = str(device.index)
     try:
         import deepspeed
     except ImportError:

@@ -1,0 +1,200 @@
+"""The report: what a run folder tells, on a page that holds nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from unicscale.cli import app
+from unicscale.contracts import Progress
+from unicscale.errors import CheckpointError
+from unicscale.metrics import Log
+from unicscale.recipe import load
+from unicscale.runs import RunFolder, claim, open_run
+
+RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue; pages lie here."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+
+
+def a_run(out: str, *launches: range, knn: float | None = None, changes: list[str] | None = None) -> RunFolder:
+    """A run of the demo's recipe that logged those steps, launch by launch, and stands where it stands."""
+    recipe = load(RECIPE, [f"out={out}", *(changes or [])])
+    folder = open_run(recipe)
+    claim(folder, recipe)
+    told: list[dict[str, Any]] = []
+    for number, steps in enumerate(launches, start=1):
+        log = Log(folder.metrics, [], launch=number)
+        for step in steps:
+            teachers = {f"loss/{name}{part}": 1.0 / step for name in recipe.teachers for part in ("", "/cls", "/patch")}
+            keep = {f"keep/{name}": 0.5 for name in recipe.teachers}
+            times = {"time/data": 0.1, "time/student": 0.2}
+            log.write(
+                Progress(stage=step // 10, step=step, images=step * 64),
+                {"loss": number + 1.0 / step, "lr": 1e-3} | teachers | keep | times,
+            )
+        log.close()
+        told.append(
+            {
+                "host": "n1",
+                "ranks": 2,
+                "step": steps.start,
+                "time": 1000.0,
+                "ended": {"exit": 0, "reason": "finished", "time": 4600.0},
+            }
+        )
+    if knn is not None:
+        with folder.metrics.open("a") as lines:
+            lines.write(json.dumps({"step": 5, "images": 320, "stage": 0, "val/knn": knn}) + "\n")
+    folder.facts.write_text(json.dumps({"id": "x", "launches": told, "steps": 20, "versions": {"torch": "2"}}))
+    return folder
+
+
+def report(*arguments: str) -> str:
+    """The command, and what it printed."""
+    done = CliRunner().invoke(app, ["report", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_step_done_again_is_shown_once_and_counted() -> None:
+    from unicscale.jobs import status
+    from unicscale.report import read
+
+    run = a_run("runs/a", range(1, 9), range(5, 12))
+    story = read(run, status(run, None))
+    assert [record["step"] for record in story.steps] == list(range(1, 12))
+    assert [record["launch"] for record in story.steps] == [1] * 4 + [2] * 7
+    assert story.replayed == 4
+    report("runs/a")
+    assert "4 logged steps were done again by a later launch" in (run.report / "index.html").read_text()
+
+
+def test_a_long_run_is_thinned_over_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unicscale.jobs import status
+    from unicscale.report import read, story
+
+    monkeypatch.setattr(story, "MOST", 10)
+    run = a_run("runs/a", range(1, 401))
+    steps = [record["step"] for record in read(run, status(run, None)).steps]
+    assert len(steps) <= 10 and steps == sorted(steps)
+    assert steps[0] == 1 and steps[-1] > 300
+    assert max(b - a for a, b in pairwise(steps)) <= 64
+
+
+def test_half_a_line_costs_that_line_only() -> None:
+    run = a_run("runs/a", range(1, 4))
+    with run.metrics.open("a") as lines:
+        lines.write('{"step": 4, "images": 25')
+    report("runs/a")
+    assert "1 lines of metrics.jsonl cannot be read" in (run.report / "index.html").read_text()
+
+
+def test_every_figure_on_the_page_is_there_and_shows_something() -> None:
+    run = a_run("runs/a", range(1, 15), knn=40.0)
+    (run.root / "report").mkdir()
+    (run.root / "report" / "old.png").write_bytes(b"")
+    report("runs/a")
+    shown = set(re.findall(r"<img src='([^']+)'", (run.report / "index.html").read_text()))
+    assert shown == {"loss.png", "teachers.png", "validation.png", "keep.png", "course.png", "time.png"}
+    assert {path.name for path in run.report.iterdir()} == shown | {"index.html"}
+    for name in shown:
+        pixels = np.asarray(Image.open(run.report / name).convert("HSV"))
+        assert (pixels[..., 1] > 100).mean() > 5e-5, f"{name} has no coloured line"
+
+
+def test_a_figure_without_data_is_not_drawn() -> None:
+    run = a_run("runs/a", range(0))
+    said = report("runs/a")
+    assert sorted(path.name for path in run.report.iterdir()) == ["index.html"]
+    assert "a has logged no step yet." in (run.report / "index.html").read_text()
+    assert "finished" in said
+
+
+def test_a_sweep_is_compared_by_what_differs() -> None:
+    for p, knn in ((0.0, 31.5), (0.5, 44.25)):
+        a_run(f"sweep/p{p}", range(1, 9), knn=knn, changes=[f"loss.balance.p={p}"])
+    said = report("sweep")
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[0] == ["run", "p", "state", "step", "loss", "knn", "images/s", "hours"]
+    assert lines[1][:3] == ["p0.0", "0.0", "finished"] and "31.5" in lines[1]
+    assert lines[2][:3] == ["p0.5", "0.5", "finished"] and "44.2" in lines[2]
+    page = Path("sweep/report/index.html").read_text()
+    assert "<td>loss.balance.p</td><td>0.0</td><td>0.5</td>" in page
+    assert "compare the loss of each teacher, or the validation" in page
+    assert report("sweep") == said, "its own report is not taken for a run"
+
+
+def test_losses_of_different_targets_are_not_held_against_each_other() -> None:
+    a_run("runs/a", range(1, 4))
+    a_run("runs/b", range(1, 4), changes=["standardize.kind=none"])
+    report("runs/a", "runs/b")
+    assert "their losses measure different things" in Path("runs/report/index.html").read_text()
+
+
+def test_what_does_not_fit_the_terminal_is_named() -> None:
+    name = "a-name-that-leaves-no-room-for-much-else-in-eighty-columns"
+    a_run(f"runs/{name}", range(1, 4))
+    said = report(f"runs/{name}")
+    assert max(map(len, said.splitlines()[:2])) <= 80
+    assert said.splitlines()[2] == "on the page besides: loss, images/s, hours"
+
+
+def test_a_hostile_name_and_recipe_stay_text() -> None:
+    name = "<img src=x onerror=alert(1)>"
+    run = a_run(f"runs/{name}", range(1, 4), changes=["track.wandb.project=</pre><script>alert(2)</script>"])
+    report(f"runs/{name}")
+    page = (run.report / "index.html").read_text()
+    assert "<img src=x" not in page and "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_results_stand_beside_the_teachers_with_the_gain() -> None:
+    run = a_run("runs/a", range(1, 4))
+    scores = {"classes": {"mIoU": 30.0, "depth RMSE": 0.10}, "student": {"mIoU": 33.0, "depth RMSE": 0.08}}
+    (run.evaluation / "demo.json").write_text(json.dumps({"synthetic": True, "scores": scores}))
+    (run.evaluation / "torn.json").write_text("{")
+    report("runs/a")
+    page = (run.report / "index.html").read_text()
+    assert "Results: demo" in page and "torn" not in page
+    assert "30.0" in page and "+10.0 %" in page, "higher is better"
+    assert "+20.0 %" in page, "a lower error is a gain"
+    assert "Synthetic scenes" in page
+
+
+def test_no_run_is_an_error_that_names_the_nearest() -> None:
+    a_run("runs/unic_l", range(1, 4))
+    done = CliRunner().invoke(app, ["report", "runs/unic_b"])
+    assert isinstance(done.exception, CheckpointError)
+    assert str(done.exception).startswith("runs/unic_b is no run folder: it holds no run.json.")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    a_run("runs/a", range(1, 4))
+    Path("closed").mkdir(mode=0o500)
+    done = CliRunner().invoke(app, ["report", "runs/a", "--out", "closed/page"])
+    assert "Choose another with --out" in str(done.exception)
+
+
+def test_a_file_in_the_way_of_the_page_is_named() -> None:
+    a_run("runs/a", range(1, 4))
+    Path("taken").write_text("mine")
+    done = CliRunner().invoke(app, ["report", "runs/a", "--out", "taken"])
+    assert str(done.exception) == "taken cannot be written: File exists.\n  Choose another with --out."

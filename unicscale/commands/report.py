@@ -1,0 +1,50 @@
+"""Commands: report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unicscale.runs import RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold some: a sweep.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where; by default report/ in the run, or beside the runs.")] = None,
+) -> None:
+    """Write one HTML page with its figures; several runs are compared. Runs that go on are read as they stand."""
+    import os
+    import shutil
+
+    from unicscale.jobs import open_existing, statuses
+    from unicscale.report import comparison, read, text_table, write
+    from unicscale.runs import RunFolder
+
+    folders = {folder.root.resolve(): folder for name in runs for folder in _below(name) or [open_existing(name)]}
+    found = list(folders.values())
+    stories = [read(folder, status) for folder, status in zip(found, statuses(found), strict=True)]
+    if out is None:
+        together = Path(os.path.commonpath(list(folders)))
+        out = RunFolder(found[0].root if len(found) == 1 else together).report
+    page = write(stories, out)
+    typer.echo(text_table(comparison(stories), shutil.get_terminal_size((80, 24)).columns))
+    typer.echo(f"\n{os.path.relpath(page)}")
+
+
+def _below(name: str) -> list[RunFolder]:
+    """The runs inside a folder that is none itself."""
+    from unicscale.runs import RunFolder
+
+    own = RunFolder(Path(name))
+    below = sorted(Path(name).glob("*/run.json")) if not own.facts.exists() else []
+    return [RunFolder(facts.parent) for facts in below]

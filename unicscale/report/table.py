@@ -1,0 +1,111 @@
+"""Runs side by side: what makes them differ, how far they are, what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from unicscale.evaluate.compare import cell
+from unicscale.report.figures import short
+from unicscale.report.story import Story, differing, name_apart, terms
+
+Rows = list[list[str]]  # the first one holds the headings
+SHOWN = 2  # so many keys that differ get a column here; of more, the names of the runs and the page's own table tell
+
+
+def comparison(stories: Sequence[Story]) -> Rows:
+    """One row for each run; columns that no run has anything for are left out."""
+    measured = [term for term in terms(stories, "val/") if term.count("/") == 1 and term != "val/seconds"]
+    changed = differing(stories)
+    changed = changed if len(changed) <= SHOWN else {}
+    keys = [key.rpartition(".")[2] for key in changed]
+    rows = [["run", *keys, "state", "step", "loss", *(t.removeprefix("val/") for t in measured), "images/s", "hours"]]
+    for place, (name, story) in enumerate(zip(name_apart(stories), stories, strict=True)):
+        now = story.status
+        rows.append([
+            name,
+            *(said(values[place]) for values in changed.values()),
+            now.state,
+            f"{now.step}/{now.steps}" if now.steps else str(now.step),
+            number(story.at_the_end("loss")),
+            *(number(story.validated(term)) for term in measured),
+            "" if story.pace is None else short(story.pace),
+            f"{story.hours:.2f}",
+        ])  # fmt: skip
+    full = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    return [[row[i] for i in full] for row in rows]
+
+
+class Column(NamedTuple):
+    """One model in one file of results."""
+
+    run: str
+    model: str
+    held: dict[str, Any]
+
+    @property
+    def teacher(self) -> bool:
+        return self.held["models"][self.model]["teacher"]
+
+    def row(self) -> dict[str, Any]:
+        """Its scores by name."""
+        return {name: row[self.model] for name, row in self.held["scores"].items() if self.model in row}
+
+
+def results(stories: Sequence[Story]) -> dict[str, Rows]:
+    """What was measured afterwards, by the name of the file: a row for each score, a column for each model."""
+    found: dict[str, Rows] = {}
+    names = name_apart(stories)
+    for title in dict.fromkeys(title for story in stories for title in story.results):
+        having = [(n, s.results[title]) for n, s in zip(names, stories, strict=True) if title in s.results]
+        columns = list(_once([Column(name, model, held) for name, held in having for model in held["models"]]))
+        students = [column for column in columns if not column.teacher and column.held["gains"]]
+        several = len(having) > 1
+        heads = ["", *(c.model if c.teacher or not several else _joined(c) for c in columns)]
+        heads += [f"gain of {_joined(c)}" if several else "gain over the best teacher" for c in students]
+        rows = [heads]
+        for score in dict.fromkeys(score for column in columns for score in column.row()):
+            gains = (c.held["gains"].get(score, {}).get("gain", {}).get(c.model) for c in students)
+            cells = [cell(column.row().get(score)) for column in columns]
+            rows.append([score, *cells, *("" if gain is None else f"{gain:+.1f} %" for gain in gains)])
+        found[title] = rows
+    return found
+
+
+def _once(columns: list[Column]) -> Iterator[Column]:
+    """A teacher that several runs share, measured alike, gets one column."""
+    seen: list[tuple[str, dict[str, Any]]] = []
+    for column in columns:
+        fingerprint = (column.model, column.row())
+        if not (column.teacher and fingerprint in seen):
+            yield column
+        seen.append(fingerprint)
+
+
+def _joined(column: Column) -> str:
+    """The run's name says enough where the model is the run's own student."""
+    return (
+        column.run
+        if column.model == "student" or column.model.endswith(column.run)
+        else f"{column.run}: {column.model}"
+    )
+
+
+def text_table(rows: Rows, width: int) -> str:
+    """For the terminal; columns that do not fit are named below and left to the page."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    fitting = max((n for n in range(1, len(widths) + 1) if sum(widths[:n]) + 2 * (n - 1) <= width), default=1)
+    lines = ["  ".join(row[i].ljust(widths[i]) for i in range(fitting)).rstrip() for row in rows]
+    if fitting < len(widths):
+        lines.append(f"on the page besides: {', '.join(rows[0][fitting:])}")
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """With as many digits as its size deserves."""
+    return "" if value is None else f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def said(value: Any) -> str:
+    """As a recipe would write it."""
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
