@@ -25,7 +25,7 @@ from unicscale.runs import versions
 from unicscale.sharding import Engine, Piece
 from unicscale.world import World
 
-LAST_MOMENTS = 10.0  # seconds; a rank that is gone will not finish its file
+LAST_MOMENTS = 5.0  # seconds; a rank that is gone will not finish its file, and the others should not outlive it long
 
 
 class Saver:
