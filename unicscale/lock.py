@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from unicscale.errors import CheckpointError
+from unicscale.scheduler import job_name, restart_number
 
 BEAT = 15.0  # seconds between signs of life
 SILENCE = 180.0  # without one for so long the holder is dead; NFS shows a change within 60 s
@@ -27,8 +29,8 @@ class Holder:
     pid: int = field(default_factory=os.getpid)
     born: int = field(default_factory=lambda: _born(os.getpid()) or 0)  # process ids are reused, start times are not
     boot: str = field(default_factory=lambda: _boot())
-    job: str | None = field(default_factory=lambda: os.environ.get("SLURM_JOB_ID"))
-    restart: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+    job: str | None = field(default_factory=job_name)
+    restart: int = field(default_factory=restart_number)
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -75,7 +77,12 @@ class Lock:
             os.link(mine, self.path)
             return True
         except FileExistsError:
-            return False
+            return mine.stat().st_nlink == 2  # NFS may lose the answer to the link it made, and make it "again"
+        except OSError as problem:
+            raise CheckpointError(
+                f"{self.path.parent} cannot be locked: its file system makes no hard links ({problem.strerror}).\n"
+                f"  Choose a folder on another file system with out=FOLDER."
+            ) from None
         finally:
             mine.unlink(missing_ok=True)
 
@@ -101,7 +108,14 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
-            holder = read(self.path)
+            try:
+                holder = _parse(self.path.read_text())
+            except FileNotFoundError:
+                holder = None
+            except (OSError, ValueError, TypeError, KeyError):
+                continue  # the file server hiccups: ask again
+            if self._released.is_set():
+                return
             if holder is None or holder.token != self.me.token:
                 by = f"by {holder}" if holder else "(the lock file is gone)"
                 print(
@@ -110,7 +124,8 @@ class Lock:
                     flush=True,
                 )
                 os._exit(CheckpointError.exit_code)
-            os.utime(self.path)
+            with contextlib.suppress(OSError):  # a thread that dies here would let a live run look dead
+                os.utime(self.path)
 
 
 def in_use(folder: Path, holder: Holder) -> CheckpointError:
@@ -124,9 +139,14 @@ def in_use(folder: Path, holder: Holder) -> CheckpointError:
 def read(path: Path) -> Holder | None:
     """The holder a lock names; None where there is no lock, or nothing readable in it."""
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _parse(path.read_text())
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _parse(text: str) -> Holder:
+    said = json.loads(text)
+    return Holder(**{key.name: said[key.name] for key in fields(Holder)})  # newer code may have written more
 
 
 def alive(path: Path, holder: Holder) -> bool:
@@ -134,8 +154,8 @@ def alive(path: Path, holder: Holder) -> bool:
     if holder.host == platform.node() and holder.boot == _boot():
         return _born(holder.pid) == holder.born
     if holder.job is not None:
-        if holder.job == os.environ.get("SLURM_JOB_ID"):
-            return holder.restart >= int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if holder.job == job_name():
+            return holder.restart >= restart_number()
         state = slurm_state(holder.job)
         if state is not None:
             return state in ("RUNNING", "COMPLETING", "SUSPENDED")
@@ -170,10 +190,10 @@ def slurm_state(job: str) -> str | None:
 def _born(pid: int) -> int | None:
     """The process's start, in clock ticks since boot; None where it is dead or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        said = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if said[0] in "ZX" else int(said[19])
 
 
 def _boot() -> str:
