@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from unicscale_launch.after import requeue, why_not
 from unicscale import jobs
 from unicscale.cli import app
 from unicscale.errors import CheckpointError, RunError
+from unicscale.follow import follow
 from unicscale.launches import PATIENCE, note_launch
 from unicscale.lock import Holder, Lock
 from unicscale.runs import RunFolder
@@ -52,9 +55,13 @@ def ended(code: int, **more: object) -> dict:
         ([ended(75)], {"3": ("PENDING", "")}, "requeued"),
         ([ended(0)], {"3": ("COMPLETED", "")}, "finished"),
         ([ended(0)], {}, "finished"),
-        ([ended(75)], None, "stopped"),
+        ([ended(75)], {}, "stopped"),
+        ([ended(75)], None, "unknown"),  # or requeued
         ([ended(6)], None, "failed"),
-        ([OUTSIDE], None, "died"),
+        ([OUTSIDE], {}, "died"),
+        ([OUTSIDE], None, "unknown"),
+        ([], None, "unknown"),
+        ([ended(6) | {"job": "2"}], None, "unknown"),  # submitted again
         ([OUTSIDE], {"3": ("CANCELLED", "")}, "cancelled"),
     ],
 )
@@ -62,6 +69,90 @@ def test_the_state_follows_from_queue_and_folder(
     tmp_path: Path, launches: list, queue: dict | None, state: str
 ) -> None:
     assert jobs.status(a_run(tmp_path / "run", *launches, queued="3"), queue).state == state
+
+
+@pytest.mark.parametrize(("launch", "state"), [(ended(75), "stopped"), (OUTSIDE, "died")])
+def test_a_run_that_slurm_never_had_needs_no_answer_from_it(tmp_path: Path, launch: dict, state: str) -> None:
+    assert jobs.status(a_run(tmp_path / "run", launch), None).state == state
+
+
+def test_stop_does_not_say_nothing_to_stop_while_slurm_does_not_answer(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", queued="3")
+    with pytest.raises(RunError, match=r"Slurm does not answer, so nobody can say whether job 3 waits or runs"):
+        jobs.stop(run, "me")
+
+
+def test_a_scancel_that_fails_is_said_with_its_words(tmp_path: Path) -> None:
+    says = {"squeue": "echo '3|PENDING|'", "scancel": "echo 'Access denied' >&2; exit 1"}
+    for name, does in says.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(RunError, match="scancel 3 failed: Access denied"):
+        jobs.stop(a_run(tmp_path / "run", queued="3"), "me")
+
+
+def test_one_question_to_the_queue_answers_for_all_runs(tmp_path: Path) -> None:
+    (tmp_path / "squeue").write_text(f"#!/bin/bash\necho asked >> {tmp_path}/asked\necho '3|RUNNING|n1'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    runs = [a_run(tmp_path / name, OUTSIDE) for name in ("a", "b")]
+    for run in runs:
+        (run.root / "lock").write_text(json.dumps(asdict(Holder(host="elsewhere", job="3"))))
+    assert [status.state for status in jobs.statuses(runs)] == ["running"] * 2
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"launches": [7]}', None])
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, text: str | None) -> None:
+    bad, good = a_run(tmp_path / "runs" / "bad"), a_run(tmp_path / "runs" / "good", ended(0))
+    bad.facts.unlink()
+    bad.facts.write_text(text) if text is not None else bad.facts.symlink_to("run.json")  # which leads nowhere
+    said = CliRunner().invoke(app, ["jobs", "runs/bad", "runs/good"])
+    assert said.exit_code == 0, said.output
+    bad_line, why, good_line = said.output.splitlines()[1:]
+    assert bad_line.split()[:2] == ["runs/bad", "damaged"] and "run.json" in why
+    assert good_line.split()[:2] == [f"runs/{good.root.name}", "finished"]
+
+
+def test_what_a_fresh_start_set_aside_is_no_run_of_its_own(tmp_path: Path) -> None:
+    a_run(tmp_path / "runs" / "a", ended(0))
+    a_run(tmp_path / "runs" / "a" / "before-1", ended(0))
+    assert [str(run.root) for run in jobs.find([])] == ["runs/a"]
+
+
+def test_following_a_log_survives_its_truncation_and_its_replacement(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("a\nb\nc\n")
+    lines = follow(log, 2, forever=True, patience=0.01)
+    assert [next(lines), next(lines)] == ["b\n", "c\n"]
+    log.write_text("d\n")
+    assert next(lines) == "d\n"
+    (tmp_path / "new").write_text("e\nf, longer than what was read\n")
+    (tmp_path / "new").rename(log)
+    assert [next(lines), next(lines)] == ["e\n", "f, longer than what was read\n"]
+    with log.open("a") as stream:
+        stream.write("é\n")
+    assert next(lines) == "é\n"
+
+
+def test_no_lines_means_none(tmp_path: Path) -> None:
+    a_run(tmp_path / "run", ended(0)).log_of(0).write_text("a\nb\n")
+    assert CliRunner().invoke(app, ["logs", "run", "-n", "0"]).output == ""
+
+
+def test_a_user_whom_no_passwd_knows_can_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    run = a_run(tmp_path / "run", OUTSIDE)
+    lock = Lock(run.root)
+    lock.take()
+    said = CliRunner().invoke(app, ["stop", str(run.root)])
+    lock.release()
+    assert "asked to stop" in said.output
+    assert json.loads(run.stop_request.read_text())["by"].startswith(f"user {os.getuid()}@")
 
 
 def test_a_held_lock_means_running_whatever_the_queue_says(tmp_path: Path) -> None:

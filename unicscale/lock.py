@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -149,14 +150,14 @@ def _parse(text: str) -> Holder:
     return Holder(**{key.name: said[key.name] for key in fields(Holder)})  # newer code may have written more
 
 
-def alive(path: Path, holder: Holder) -> bool:
+def alive(path: Path, holder: Holder, state_of: Callable[[str], str | None] | None = None) -> bool:
     """Whether the holder may still be running: asked of the kernel, of Slurm, or of the file's time stamp."""
     if holder.host == platform.node() and holder.boot == _boot():
         return _born(holder.pid) == holder.born
     if holder.job is not None:
         if holder.job == job_name():
             return holder.restart >= restart_number()
-        state = slurm_state(holder.job)
+        state = (state_of or slurm_state)(holder.job)
         if state is not None:
             return state in ("RUNNING", "COMPLETING", "SUSPENDED")
     return age(path) < SILENCE

@@ -138,6 +138,8 @@ def facts_of(folder: RunFolder) -> dict[str, Any]:
         return json.loads(folder.facts.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as problem:
+        raise CheckpointError(f"{folder.facts} cannot be read: {problem.strerror}.") from None
     except ValueError:
         raise CheckpointError(
             f"{folder.facts} is damaged. Remove it: the checkpoints beside it know where to go on."

@@ -1,8 +1,13 @@
-"""Which job, task, restart and submission this process belongs to, from its environment alone."""
+"""Slurm from outside: what its variables say of this process, and what the queue says of this user's jobs."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+
+from unicscale.errors import RunError
+
+Queue = dict[str, tuple[str, str]]  # job -> state, nodes
 
 
 def job_name() -> str | None:
@@ -23,3 +28,27 @@ def submission_name() -> str:
     job = os.environ.get("SLURM_JOB_ID")
     # every srun typed into one allocation is a command of its own; a batch script's srun has the same number each time
     return f"slurm-{job}.{os.environ.get('SLURM_STEP_ID', '0')}" if job else f"process-{os.getpid()}"
+
+
+def squeue() -> Queue | None:
+    """Job -> (state, nodes) of this user's jobs; None where no Slurm answers."""
+    command = ["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T|%N"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return None
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 2]
+    return {job: (state, nodes) for job, state, nodes in rows}
+
+
+def scancel(job: str) -> None:
+    """Take a job out of the queue, or say why not."""
+    try:
+        done = subprocess.run(["scancel", job], capture_output=True, text=True, timeout=60)
+        said = done.stderr.strip() if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        said = str(problem)
+    if said:
+        raise RunError(f"scancel {job} failed: {said}\n  Nothing was changed; try again.")
