@@ -40,7 +40,9 @@ def main() -> None:
 
 def run_of(runs: Path) -> RunFolder:
     """The run that this job, or this task of an array, works on."""
-    return RunFolder(Path(runs.read_text().splitlines()[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]))
+    return RunFolder(
+        Path(runs.read_text(encoding="utf-8").splitlines()[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))])
+    )
 
 
 def begun(run: RunFolder) -> bool:
