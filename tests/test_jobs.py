@@ -82,12 +82,13 @@ def test_stop_does_not_say_nothing_to_stop_while_slurm_does_not_answer(tmp_path:
         jobs.stop(run, "me")
 
 
-def test_a_scancel_that_fails_is_said_with_its_words(tmp_path: Path) -> None:
-    says = {"squeue": "echo '3|PENDING|'", "scancel": "echo 'Access denied' >&2; exit 1"}
+@pytest.mark.parametrize(("words", "said"), [("echo 'Access denied' >&2", "Access denied"), (":", "exit 1")])
+def test_a_scancel_that_fails_is_said_with_its_words(tmp_path: Path, words: str, said: str) -> None:
+    says = {"squeue": "echo '3|PENDING|'", "scancel": f"{words}; exit 1"}
     for name, does in says.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
-    with pytest.raises(RunError, match="scancel 3 failed: Access denied"):
+    with pytest.raises(RunError, match=f"scancel 3 failed: {said}"):
         jobs.stop(a_run(tmp_path / "run", queued="3"), "me")
 
 

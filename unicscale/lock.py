@@ -172,7 +172,8 @@ def age(path: Path) -> float:
     except OSError:
         return 0.0
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system that is read-only for whoever looks
+            probe.unlink()
 
 
 def slurm_state(job: str) -> str | None:

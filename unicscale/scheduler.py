@@ -47,7 +47,7 @@ def scancel(job: str) -> None:
     """Take a job out of the queue, or say why not."""
     try:
         done = subprocess.run(["scancel", job], capture_output=True, text=True, timeout=60)
-        said = done.stderr.strip() if done.returncode else ""
+        said = (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as problem:
         said = str(problem)
     if said:
