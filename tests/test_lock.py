@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_whoever_lost_the_lock_leaves_before_two_runs_write(tmp_path: Path) -> N
     assert process.returncode == CheckpointError.exit_code
     assert "was taken over by process" in said
     assert "on thief" in said
+
+
+def test_a_lock_that_another_newcomer_got_in_the_same_moment_is_not_held(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "lock"
+    other.write_text(json.dumps(asdict(Holder(host="elsewhere", job=None))))
+
+    def take_over() -> None:
+        while not path.exists():
+            time.sleep(0.001)
+        os.replace(other, path)
+
+    threading.Thread(target=take_over).start()
+    with pytest.raises(CheckpointError, match="on elsewhere"):
+        Lock(tmp_path).take()
 
 
 def test_a_lock_let_go_while_its_beat_looks_is_not_a_lost_one(tmp_path: Path) -> None:

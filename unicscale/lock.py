@@ -19,6 +19,7 @@ from unicscale.errors import CheckpointError
 from unicscale.scheduler import job_name, restart_number
 
 BEAT = 15.0  # seconds between signs of life
+SETTLE = 0.2  # seconds in which a lock that was moved by mistake is back
 SILENCE = 180.0  # without one for so long the holder is dead; NFS shows a change within 60 s
 
 
@@ -56,7 +57,7 @@ class Lock:
                 raise in_use(self.path.parent, holder)
             if self.path.exists() and not self._set_aside(holder):
                 continue
-            if self._publish():
+            if self._publish() and self._kept():
                 threading.Thread(target=self._beat, daemon=True).start()
                 return
         raise CheckpointError(
@@ -87,8 +88,19 @@ class Lock:
         finally:
             mine.unlink(missing_ok=True)
 
+    def _kept(self) -> bool:
+        """Whether it is still ours once a newcomer that moved it by mistake, and put it back, is done."""
+        for _ in range(4):
+            time.sleep(SETTLE)
+            if (holder := read(self.path)) is not None:
+                return holder.token == self.me.token
+        return False
+
     def _set_aside(self, judged: Holder | None) -> bool:
         """Remove the dead holder's lock, but not that of a newcomer who was faster."""
+        now = read(self.path)
+        if now is not None and judged is not None and now.token != judged.token:
+            return False  # judging may have taken seconds: Slurm was asked
         aside = self.path.with_name(f".lock-{self.me.token}-stale")
         try:
             os.rename(self.path, aside)
