@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.launches import refuse_early
 from unicscale.lock import slurm_state
-from unicscale.recipe import Recipe, dump
+from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Launch, Source
 from unicscale.runs import RunFolder, facts_of
 
-SECRET = re.compile(r"(API_?KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL)", re.IGNORECASE)
+SECRET = re.compile(r"(API_?KEY|(^|_)KEY(_|$)|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL)", re.IGNORECASE)
 
 
 def check(recipe: Recipe, launch: Launch, *, paths: bool = True) -> list[str]:
@@ -32,13 +34,26 @@ def check(recipe: Recipe, launch: Launch, *, paths: bool = True) -> list[str]:
 
 def refuse_secrets(recipe: Recipe, launch: Launch) -> None:
     """Recipes and sbatch files are copied, logged and mailed; keys stay in the environment, which Slurm passes on."""
-    written = dump(recipe) + dump(recipe.model_copy(update={"launch": launch}))
+    written = [*leaves(recipe.model_dump(mode="json")), *leaves(launch.model_dump(mode="json"))]
     for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= 8 and value in written:
+        if SECRET.search(name) and len(value) >= 8 and any(value in text for text in written):
             raise RecipeError(
                 f"the value of ${name} stands in the recipe or the launch options, and would be written to files.\n"
                 f"  Leave it in the environment: jobs inherit it."
             )
+
+
+def leaves(tree: Any) -> Iterator[str]:
+    """Every key and value as it was meant: YAML may quote, fold and escape it."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield str(key)
+            yield from leaves(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from leaves(value)
+    else:
+        yield str(tree)
 
 
 def split(recipe: Recipe, launch: Launch) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unicscale.lock import alive, read
 from unicscale.runs import RunFolder, facts_of
+from unicscale.scheduler import restart_number, submission_name
 
 EVERY, GRACE = 5.0, 45.0  # seconds; ranks need some after the lock is released, to close their libraries
 
@@ -39,14 +40,15 @@ def main() -> None:
 
 def run_of(runs: Path) -> RunFolder:
     """The run that this job, or this task of an array, works on."""
-    return RunFolder(Path(runs.read_text().splitlines()[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]))
+    return RunFolder(
+        Path(runs.read_text(encoding="utf-8").splitlines()[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))])
+    )
 
 
 def begun(run: RunFolder) -> bool:
     """Whether this launch of this job has reached its run folder."""
     last = (facts_of(run).get("launches") or [{}])[-1]
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    return (last.get("submission"), last.get("restart")) == (f"slurm-{os.environ['SLURM_JOB_ID']}", restart)
+    return (last.get("submission"), last.get("restart")) == (submission_name(), restart_number())
 
 
 def held(run: RunFolder) -> bool:

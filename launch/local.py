@@ -6,7 +6,8 @@ import runpy
 import sys
 
 if __name__ == "__main__" and not __package__:  # run as a file: go on as the package that is installed
-    sys.path.pop(0)
+    if not sys.flags.safe_path:  # else the first entry is not this folder
+        sys.path.pop(0)
     runpy.run_module("unicscale_launch.local", run_name="__main__", alter_sys=True)
     sys.exit()
 
@@ -98,6 +99,7 @@ def start(arguments: list[str], ranks: int, heard: list[int]) -> int:
         run_id=os.environ["UNICSCALE_SUBMISSION"],
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # the host's own name may lead nowhere
         max_restarts=0,  # ours know which ends are worth another try
         monitor_interval=0.5,
         signals_to_handle="SIGQUIT",  # on others the agent would kill the ranks before they have saved
@@ -133,7 +135,8 @@ def children() -> list[int]:
     """The ranks' process ids."""
     found: list[int] = []
     for file in Path("/proc/self/task").glob("*/children"):
-        found += map(int, file.read_text().split())
+        with contextlib.suppress(OSError):  # a thread that has ended since the listing
+            found += map(int, file.read_text().split())
     return found
 
 

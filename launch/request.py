@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from unicscale.errors import RecipeError, nearest
 from unicscale.recipe.sections import Launch, Recipe
 
-SITES = (Path.home() / ".config/unicscale/sites", Path(__file__).parent / "sites")
+SITES = (Path(os.path.expanduser("~/.config/unicscale/sites")), Path(__file__).parent / "sites")
 
 
 def request(recipe: Recipe, options: dict[str, Any]) -> Launch:

@@ -76,7 +76,8 @@ def options(launch: Launch) -> dict[str, Any]:
 
 def srun_options(launch: Launch) -> list[str]:
     """One rank's death ends the step; output is appended to over requeues."""
-    said = ["--kill-on-bad-exit=1", "--open-mode=append"]
+    # where sbatch was told --export=NONE, srun would hand on nothing of what the lines before it export
+    said = ["--kill-on-bad-exit=1", "--open-mode=append", "--export=ALL"]
     # since 22.05 srun does not inherit this from sbatch, and ranks would share one core
     return [*said, f"--cpus-per-task={launch.cpus_per_task}"] if launch.cpus_per_task else said
 
@@ -87,6 +88,8 @@ def before(launch: Launch, submission: Path) -> list[str]:
         f"# unicscale: this job saves and goes back to the queue by itself, at most {launch.max_requeues} times; code,",
         f"# recipe and logs are in {submission}; scancel ends it for good",
         *launch.setup,
+        "set +e  # whatever those lines set: a run that stops to go on later ends with 75",
+        "export UNICSCALE_SUBMISSION=slurm-$SLURM_JOB_ID  # one name for this script and every srun of it",
         f"export PYTHONPATH={shlex.quote(str(submission / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # the folder the job starts in may hold newer code than the snapshot",
         "trap : TERM  # pre-emption: wait for the ranks, which are saving",

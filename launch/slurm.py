@@ -7,7 +7,8 @@ import runpy
 import sys
 
 if __name__ == "__main__" and not __package__:  # run as a file: go on as the package that is installed
-    sys.path.pop(0)
+    if not sys.flags.safe_path:  # else the first entry is not this folder
+        sys.path.pop(0)
     runpy.run_module("unicscale_launch.slurm", run_name="__main__", alter_sys=True)
     sys.exit()
 
@@ -86,6 +87,7 @@ def show(submission: Submission) -> None:
 def next_steps(submission: Submission, job: str) -> str:
     """What a person wants to know after pressing enter."""
     runs = [run.recipe.out for run in submission.runs]
+    above = os.path.relpath(os.path.commonpath(list(map(os.path.abspath, runs))))
     first = runs[0]
     each = f" (and {len(runs) - 1} more runs)" if len(runs) > 1 else ""
     return (
@@ -95,7 +97,7 @@ def next_steps(submission: Submission, job: str) -> str:
         f"next:\n"
         f"  unicscale jobs {' '.join(runs[:3])}{' ...' * (len(runs) > 3)}\n"
         f"  unicscale logs {first} -f\n"
-        f"  unicscale stop {first}" + (f"\n  unicscale report {os.path.commonpath(runs)}" if len(runs) > 1 else "")
+        f"  unicscale stop {first}" + (f"\n  unicscale report {above}" if len(runs) > 1 else "")
     )
 
 

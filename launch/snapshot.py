@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,15 +14,39 @@ from unicscale.recipe.sections import Recipe
 
 PACKAGES = ("unicscale", "unicscale_teachers", "unicscale_launch")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+MOST = 100e6  # bytes of one package; ours has 3 MB
 
 
 def copy_code(into: Path) -> None:
     """Our packages under their import names, with the metadata that lists the plug-ins."""
     for name in PACKAGES:
-        shutil.copytree(home_of(name), into / name, ignore=SKIPPED)
+        home = home_of(name)
+        refuse_bulk(home)
+        try:
+            shutil.copytree(home, into / name, ignore=SKIPPED, ignore_dangling_symlinks=True)
+        except (shutil.Error, OSError) as problem:
+            raise RecipeError(f"the code in {home} cannot be copied for the job: {problem}") from None
     metadata = Path(str(importlib.metadata.distribution("unicscale")._path))  # type: ignore[attr-defined]
     shutil.copytree(metadata, into / metadata.name, ignore=shutil.ignore_patterns("direct_url.json", "RECORD"))
     (into / "GIT").write_text(git_state(home_of("unicscale")))
+
+
+def refuse_bulk(home: Path) -> None:
+    """A link to a data set inside a package folder would be copied with all it leads to, for every submission."""
+    total, largest = 0, (0, home)
+    for folder, below, files in os.walk(home, followlinks=True):
+        skipped = SKIPPED(folder, [*below, *files])
+        below[:] = [name for name in below if name not in skipped]
+        for file in (
+            Path(folder, name) for name in files if name not in skipped and os.path.exists(f"{folder}/{name}")
+        ):
+            largest = max(largest, (file.stat().st_size, file))
+            total += file.stat().st_size
+            if total > MOST:
+                raise RecipeError(
+                    f"{home} holds more than {MOST / 1e6:.0f} MB, and is copied for the job. The largest so far:\n"
+                    f"  {largest[1]} ({largest[0] / 1e6:.0f} MB). Keep data and weights out of it, and links to them."
+                )
 
 
 def copy_adapters(recipe: Recipe, into: Path) -> Recipe:

@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from unicscale.runs import RunFolder, facts_of, open_run, write_whole
 
 from . import checks, job, sbatch, snapshot
 from .request import request
+from .surroundings import outside_any_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,8 @@ class Submission:
         executor = sbatch.executor(self.launch, self.folder, self.name)
         calls = [partial(job.train, str(self.recipe_file(run)), self.fresh) for run in self.runs]
         try:
-            if len(calls) == 1:
-                jobs = [executor.submit(calls[0])]
-            else:
-                with executor.batch():
-                    jobs = [executor.submit(call) for call in calls]
+            with outside_any_job(), executor.batch() if len(calls) > 1 else nullcontext():
+                jobs = [executor.submit(call) for call in calls]
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as problem:
             raise RecipeError(
                 f"sbatch refused the job: {_said(problem)}\n  --print-sbatch shows what it was given."
@@ -98,19 +97,38 @@ class Submission:
 
 def plan_submission(runs: Sequence[Variant], options: dict[str, Any], *, fresh: bool = False) -> Submission:
     """Nothing is written yet."""
-    launch = request(runs[0].recipe, options)
+    launch = _one_request(runs, options)
     runs = [Variant(run.recipe.model_copy(update={"launch": launch}), run.label) for run in runs]
     first = Path(runs[0].recipe.out)
     home = first if len(runs) == 1 else first.parent
     name = home.name if home.name.endswith("-sweep") or len(runs) == 1 else f"{home.name}-sweep"
+    if "%" in str(home.absolute()):
+        raise RecipeError(
+            f"'out' leads to {home.absolute()}, and Slurm replaces '%' in the names of its logs.\n"
+            "  Choose a folder without it: out=FOLDER."
+        )
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     return Submission((home / "launch" / stamp).absolute(), name, runs, launch, fresh)
+
+
+def _one_request(runs: Sequence[Variant], options: dict[str, Any]) -> Launch:
+    """What all runs ask for: an array has one sbatch file."""
+    first, *others = [(run.recipe.out, request(run.recipe, options)) for run in runs]
+    for out, launch in others:
+        if launch != first[1]:
+            one, other = first[1].model_dump(), launch.model_dump()
+            lines = [f"\n    launch.{key}: {one[key]!r} and {other[key]!r}" for key in one if one[key] != other[key]]
+            raise RecipeError(
+                f"{first[0]} and {out} ask for different things, and all runs of an array get the same:{''.join(lines)}"
+                "\n  Submit them one by one, or say it for all on the command line."
+            )
+    return first[1]
 
 
 def private(path: Path, text: str) -> None:
     """A new file that only its owner reads."""
     path.touch(mode=0o600)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def _said(problem: Exception) -> str:

@@ -29,7 +29,7 @@ def variants(recipe: str, overrides: Sequence[str], sweeps: Sequence[str]) -> li
             plain = load(file, [*overrides, *point])
             label = "-".join([*([file.stem] if len(files) > 1 else []), *map(shorten, point)])
             # below the recipe's own folder's name, so that a sweep never continues the run it was made from
-            out = f"{plain.out}-sweep/{label}" if point else plain.out
+            out = f"{plain.out.rstrip('/')}-sweep/{label}" if point else plain.out
             found.append(Variant(plain.model_copy(update={"out": out}), label))
     outs = [run.recipe.out for run in found]
     if doubled := {out for out in outs if outs.count(out) > 1}:
@@ -42,15 +42,20 @@ def axis(text: str) -> list[str]:
     key, equals, raw = text.partition("=")
     if not equals or not raw:
         raise RecipeError(f"--sweep '{text}': write KEY=VALUE,VALUE,... for example loss.balance.p=0.0,0.5,1.0")
-    if raw.startswith("["):
-        values = [
-            yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip() for value in yaml.safe_load(raw)
-        ]
-    else:
-        values = raw.split(",")
+    values = _listed(text, raw) if raw.startswith("[") else raw.split(",")
     if len(set(values)) < len(values):
         raise RecipeError(f"--sweep '{text}' names a value twice.")
     return [f"{key}={value}" for value in values]
+
+
+def _listed(text: str, raw: str) -> list[str]:
+    try:
+        values = yaml.safe_load(raw)
+    except yaml.YAMLError as problem:
+        raise RecipeError(f"--sweep '{text}' is no YAML list: {str(problem).splitlines()[0]}") from None
+    if not isinstance(values, list) or not values:
+        raise RecipeError(f"--sweep '{text}' names no value.")
+    return [yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip() for value in values]
 
 
 def shorten(override: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from faults.recipe import write_images, write_recipe
-from unicscale_launch import checks, sbatch
+from unicscale_launch import checks, sbatch, snapshot
 from unicscale_launch import request as requesting
 from unicscale_launch.request import request
+from unicscale_launch.slurm import next_steps
 from unicscale_launch.submission import Variant, plan_submission
 from unicscale_launch.sweep import variants
 
+from unicscale import launches
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
 from unicscale.recipe import Recipe, load
 from unicscale.recipe.sections import Launch
@@ -68,6 +71,8 @@ def test_a_wrong_key_of_a_site_is_an_error_that_names_the_file(
         ({"time": "one day"}, "the command line: launch.time: 'one day' is no time limit: minutes, HH:MM:SS"),
         ({"memory": "lots"}, "the command line: launch.memory: 'lots' is no amount of memory: 200G"),
         ({"extra": ["mail-type=END"]}, "'mail-type=END' is no sbatch option: write it as '--mail-type=END'"),
+        ({"comment": "a\nb"}, r"the command line: launch.comment: 'a\nb' holds a line break or another character"),
+        ({"extra": ["--mail-type=END\ntouch x"]}, r"'--mail-type=END\ntouch x' holds a line break"),
         ({"nodes": 0}, "the command line: launch.nodes: Input should be greater than or equal to 1"),
     ],
 )
@@ -99,6 +104,28 @@ def test_the_script_asks_for_what_was_asked() -> None:
     assert "--kill-on-bad-exit=1" in srun_line
     assert "--cpus-per-task=16" in srun_line
     assert not any("wckey" in line for line in lines)
+
+
+def test_a_comment_written_as_a_block_is_one_line_of_the_script() -> None:
+    assert "#SBATCH --comment='UNIC L'" in sbatch.script(Launch(comment="UNIC L\n"), Path("/x"), "a").splitlines()
+
+
+def test_a_line_break_in_the_run_folder_is_no_command(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'out'.* holds a line break"):
+        load(recipe_file(tmp_path), ['out="runs/x\\ntouch pwned #"'])
+
+
+def test_the_sites_own_shell_lines_neither_end_the_script_nor_hide_it_from_the_ranks(tmp_path: Path) -> None:
+    text = sbatch.script(Launch(setup=["set -e", "unset UNICSCALE_SUBMISSION"]), tmp_path / "x", "a")
+    script, said = tmp_path / "script.sh", tmp_path / "said"
+    (tmp_path / "srun").write_text(f'#!/bin/bash\necho "$*" "$UNICSCALE_SUBMISSION" > {said}\nexit 75\n')
+    (tmp_path / "srun").chmod(0o755)
+    lines = [line for line in text.splitlines() if not line.endswith("&")]
+    script.write_text("\n".join("echo after $code" if "unicscale_launch.after" in line else line for line in lines))
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (75, "after 75\n"), done.stderr
+    assert "--export=ALL" in said.read_text().split() and said.read_text().endswith("slurm-7\n")
 
 
 def test_a_site_that_calls_gpus_gres_gets_gres() -> None:
@@ -168,6 +195,12 @@ def test_a_key_from_the_environment_may_not_stand_in_a_recipe(tmp_path: Path, mo
         checks.check(load(file), Launch(gpus_per_node=0, comment="0123456789abcdef"))
 
 
+def test_a_secret_is_found_however_yaml_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_KEY", "it's: 0123 'quoted'")
+    with pytest.raises(RecipeError, match="WANDB_KEY"):
+        checks.check(load(recipe_file(tmp_path)), Launch(gpus_per_node=0, setup=["export X=it's: 0123 'quoted'"]))
+
+
 def test_a_gpu_job_that_asks_for_no_cores_is_told_what_that_means() -> None:
     told = ["no launch.cpus_per_task: the cluster decides, often for one core per rank, too few to decode images"]
     assert checks.cores(Launch(gpus_per_node=1)) == told
@@ -217,6 +250,20 @@ def test_two_runs_of_one_folder_are_refused(tmp_path: Path) -> None:
         variants(str(tmp_path / "all"), [], [])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seed=[1,2", r"--sweep 'seed=\[1,2' is no YAML list"), ("seed=[]", r"--sweep 'seed=\[\]' names no value")],
+)
+def test_a_sweep_whose_list_cannot_be_read_says_so(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        variants(str(recipe_file(tmp_path)), [], [text])
+
+
+def test_a_slash_behind_the_folder_does_not_change_where_a_sweep_goes(tmp_path: Path) -> None:
+    [run] = variants(str(recipe_file(tmp_path)), ["out=runs/a/"], ["seed=1"])
+    assert run.recipe.out == "runs/a-sweep/seed1"
+
+
 @pytest.mark.parametrize("text", ["loss.balance.p", "loss.balance.p="])
 def test_a_sweep_without_values_shows_how_it_is_written(recipe: Recipe, tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError, match=r"write KEY=VALUE,VALUE,... for example loss.balance.p=0.0,0.5,1.0"):
@@ -248,7 +295,103 @@ def test_what_is_written_for_a_job_is_private_and_whole(tmp_path: Path) -> None:
         [sys.executable, "-c", see],
         env=os.environ | {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert all(word.startswith(str(code)) for word in done.stdout.split()), done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    assert [word.startswith(str(code)) for word in done.stdout.split()] == [True] * 3, done.stdout
+
+
+def test_code_too_large_to_copy_is_refused_with_the_file_that_makes_it_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, data = tmp_path / "code" / "large", tmp_path / "data"
+    for folder in (package, data):
+        folder.mkdir(parents=True)
+    (package / "__init__.py").write_text("x = 1\n")
+    (package / "lost.py").symlink_to(tmp_path / "nowhere.py")
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.setattr(snapshot, "PACKAGES", ("large",))
+    snapshot.copy_code(tmp_path / "copy")
+    assert sorted(path.name for path in (tmp_path / "copy" / "large").iterdir()) == ["__init__.py"]
+    (data / "all.beton").write_bytes(b"")
+    os.truncate(data / "all.beton", 200_000_000)
+    (package / "images").symlink_to(data)
+    with pytest.raises(RecipeError, match=r"holds more than 100 MB(.|\n)*large/images/all.beton \(200 MB\)"):
+        snapshot.copy_code(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+# --- the submission ------------------------------------------------------------------------------------------------
+
+
+def a_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An sbatch that notes its environment, in a folder that is the PATH; returns the note."""
+    (folder / "bin").mkdir()
+    for name, does in (
+        ("srun", ""),
+        ("squeue", "exit 1"),
+        ("sbatch", f"/usr/bin/env > {folder}/environment\necho Submitted batch job 12"),
+    ):
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{does}\n")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    return folder / "environment"
+
+
+def test_a_job_submitted_from_inside_a_job_inherits_nothing_of_it(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = a_slurm(tmp_path, monkeypatch)
+    leaks = ("SLURM_JOB_ID", "SLURM_CPU_BIND_LIST", "SLURM_MEM_PER_CPU", "SLURM_RESTART_COUNT", "SLURM_ARRAY_TASK_ID",
+             "SLURMD_NODENAME", "SRUN_DEBUG", "SUBMITIT_EXECUTOR", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT",
+             "UNICSCALE_SUBMISSION", "UNICSCALE_SECONDS")  # fmt: skip
+    stays = ("SLURM_CONF", "SBATCH_ACCOUNT", "WANDB_API_KEY", "LOCAL_SCRATCH")
+    for name in (*leaks, *stays):
+        monkeypatch.setenv(name, "7")
+    assert plan_submission([Variant(recipe)], {"gpus_per_node": 0}).submit() == "12"
+    inherited = {line.partition("=")[0] for line in note.read_text().splitlines()}
+    assert not inherited & set(leaks)
+    assert set(stays) <= inherited
+    assert os.environ["SLURM_JOB_ID"] == "7"  # ours again
+
+
+def test_a_user_without_a_home_submits_all_the_same(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_slurm(tmp_path, monkeypatch)
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert plan_submission([Variant(recipe)], {"gpus_per_node": 0}).submit() == "12"
+    assert launches.known_runs() == []
+    importlib.reload(requesting)
+
+
+def test_runs_that_ask_for_different_things_are_not_made_one_array(recipe: Recipe) -> None:
+    large = recipe.model_copy(update={"launch": Launch(nodes=4, time="60"), "out": "runs/large"})
+    runs = [Variant(recipe), Variant(large, "large")]
+    with pytest.raises(RecipeError) as error:
+        plan_submission(runs, {"time": "30"})
+    assert f"{recipe.out} and runs/large ask for different things" in str(error.value)
+    assert "launch.nodes: 1 and 4\n" in str(error.value) and "launch.time" not in str(error.value)
+    assert plan_submission(runs, {"time": "30", "nodes": 2}).launch.nodes == 2
+
+
+def test_a_folder_whose_name_slurm_would_change_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"Slurm replaces '%' in the names of its logs(.|\n)*out=FOLDER"):
+        plan_submission([Variant(recipe.model_copy(update={"out": "runs/50%j"}))], {})
+
+
+def test_the_next_steps_are_said_of_relative_and_absolute_folders_alike(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [Variant(recipe.model_copy(update={"out": out})) for out in ("runs/a", f"{tmp_path}/runs/b")]
+    said = next_steps(plan_submission(runs, {}), "12")
+    assert said.splitlines()[-1].split() == ["unicscale", "report", "runs"]
 
 
 def test_a_folder_without_write_permission_is_refused_and_untouched(recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults.recipe import slow_teacher, write_images, write_recipe
+from unicscale_launch.local import children
 
 pytestmark = pytest.mark.timeout(400)
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -93,6 +94,21 @@ def test_ctrl_c_twice_leaves_at_once_and_nothing_starts_again(tmp_path: Path) ->
     assert "ended without saving; the same command goes on from the last checkpoint" in said
     assert len(launches(tmp_path)) == 1
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+def test_a_thread_that_ends_while_the_ranks_are_looked_for_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([Path("/proc/self/task/0/children")]))
+    assert children() == []
+
+
+@pytest.mark.parametrize("door", ["slurm", "local"])
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_a_door_runs_what_pythonpath_says_not_what_lies_beside_it(tmp_path: Path, door: str, safe: str) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit('first on the path')\n")
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": safe}
+    command = [sys.executable, f"launch/{door}.py", "-h"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "first on the path"
 
 
 def in_its_teachers(folder: Path, rank: int, command: subprocess.Popen) -> int:

@@ -27,6 +27,17 @@ def test_a_record_says_where_the_run_is_and_how_fast(tmp_path: Path) -> None:
     assert second["launch"] == 2
 
 
+def test_half_a_line_of_a_killed_launch_costs_the_next_one_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "m.jsonl"
+    for left in ('{"step": 1}\n', '{"step": 1}\n{"st'):
+        file.write_text(left)
+        log = Log(file, [])
+        log.write(Progress(step=2), {})
+        log.close()
+        lines = file.read_text().splitlines()
+        assert lines[:-1] == left.splitlines() and json.loads(lines[-1])["step"] == 2
+
+
 def test_a_log_without_a_file_swallows_everything() -> None:
     Log(None, []).write(Progress(), {"loss": torch.tensor(1.0)})
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unicscale.errors import CheckpointError
+from unicscale.errors import CheckpointError, DataError
+from unicscale.launches import owned_run
 from unicscale.recipe import Recipe, load
 from unicscale.recipe.difference import differences
 from unicscale.runs import RunFolder, claim, open_run, set_aside
+from unicscale.world import World
 
 
 def recipe(out: Path | str = "runs/x", **changes: Any) -> Recipe:
@@ -100,6 +105,36 @@ def test_starting_over_keeps_the_old_run_beside_the_new_one(tmp_path: Path) -> N
     assert load(old.recipe).seed == 2 and old.metrics.read_text() == "2"
     assert (old.checkpoints / "step-00000001").is_dir()
     assert load(folder.root / "before-1" / "recipe.yaml").seed == 1
+
+
+def test_what_is_set_aside_never_takes_a_name_that_is_still_there(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    for kept in ("before-2", "before-10"):  # before-1 was removed
+        (folder.root / kept).mkdir()
+    folder.metrics.write_text("x")
+    set_aside(folder)
+    assert (folder.root / "before-11" / "metrics.jsonl").read_text() == "x"
+
+
+def test_a_file_written_whole_is_read_back_in_any_locale(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from unicscale.runs import *;"
+    script += "write_whole(Path(sys.argv[1]) / 'run.json', '{\"a\": \"\\u00e9\"}');"
+    script += "print(facts_of(RunFolder(Path(sys.argv[1])))['a'] == '\\u00e9')"
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_run_that_cannot_note_its_end_says_why_it_ended_and_lets_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as folder:
+        folder.facts.unlink()
+        folder.facts.mkdir()  # as good as a full disk
+        raise DataError("the reason")
+    assert "run.json was not told of the end" in capsys.readouterr().err
+    assert not (folder.root / "lock").exists()
 
 
 def test_starting_over_in_an_empty_folder_sets_nothing_aside(tmp_path: Path) -> None:

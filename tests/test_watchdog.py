@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import sys, time
 from pathlib import Path
 from unicscale.watchdog import Watchdog
 rank, how = int(sys.argv[2]), sys.argv[3]
-dog = Watchdog(Path(sys.argv[1]), rank=rank, size=2, timeout=1.0).start()
+dog = Watchdog(Path(sys.argv[1]), rank=rank, size=2, timeout=float(sys.argv[4])).start()
 for step in range(1000):
     dog.beat(f"step {step}: backward")
     time.sleep(3600 if how == "hangs" and step == 4 else 0.05)
@@ -25,9 +26,11 @@ for step in range(1000):
 """
 
 
-def launch(folder: Path, *ways: str) -> list[subprocess.Popen[str]]:
+def launch(folder: Path, *ways: str, timeout: float = 1.0) -> list[subprocess.Popen[str]]:
     return [
-        subprocess.Popen([sys.executable, "-c", RANK, str(folder), str(rank), how], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(folder), str(rank), how, str(timeout)], stderr=subprocess.PIPE, text=True
+        )
         for rank, how in enumerate(ways)
     ]
 
@@ -65,6 +68,25 @@ def test_one_rank_may_work_as_long_as_it_moves_while_the_others_wait(tmp_path: P
     for process in (waiting, working):
         process.kill()
         process.wait()
+
+
+def test_a_rank_that_moves_writes_seldom_and_is_not_taken_for_the_lost_one(tmp_path: Path) -> None:
+    moving, stopped = launch(tmp_path, "runs", "runs", timeout=24)
+    try:
+        while len(list(tmp_path.glob("*.pulse"))) < 2:
+            time.sleep(0.05)
+        before = json.loads((tmp_path / "rank-0000.pulse").read_text())["writes"]
+        time.sleep(6)
+        assert json.loads((tmp_path / "rank-0000.pulse").read_text())["writes"] - before <= 2  # one in 3 seconds
+        stopped.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)  # it may have been writing
+        watching = Watchdog(tmp_path, rank=2, size=3, timeout=24)
+        said = watching.lost()
+        assert f"pid {stopped.pid})" in said and f"pid {moving.pid})" not in said
+    finally:
+        for process in (moving, stopped):
+            process.kill()
+            process.wait()
 
 
 def test_a_rank_that_never_started_is_named() -> None:

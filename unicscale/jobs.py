@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicscale.errors import CheckpointError, nearest
+from unicscale.errors import CheckpointError, RunError, nearest
 from unicscale.launches import known_runs
-from unicscale.lock import alive, read
+from unicscale.lock import alive, read, slurm_state
 from unicscale.runs import RunFolder, facts_of, write_whole
+from unicscale.scheduler import Queue, scancel, squeue
 
+SET_ASIDE = re.compile(r"before-\d+")  # what --fresh started over from: not a run of its own
 TAIL = 65536  # bytes of metrics.jsonl that are read for the last numbers
 
 
@@ -24,7 +25,7 @@ class Status:
     """One line of `unicscale jobs`."""
 
     run: str
-    state: str  # queued, requeued, starting, running, finished, stopped, failed, died, cancelled
+    state: str  # queued, requeued, starting, running, finished, stopped, failed, died, cancelled, unknown, damaged
     job: str | None = None
     where: str = ""
     step: int = 0
@@ -40,27 +41,47 @@ def find(named: Sequence[str]) -> list[RunFolder]:
     if named:
         return [open_existing(name) for name in named]
     here = sorted(path.parent for path in Path("runs").glob("**/run.json") if len(path.parts) <= 5)
-    elsewhere = [Path(line) for line in known_runs() if Path(line, "run.json").exists()]
-    unique = {path.resolve(): path for path in [*here, *elsewhere][::-1]}
+    here = [path for path in here if not SET_ASIDE.fullmatch(path.name)]
+    elsewhere = [Path(line) for line in known_runs() if _there(Path(line, "run.json"))]
+    unique = {os.path.realpath(path): path for path in [*here, *elsewhere][::-1]}
     return [RunFolder(path) for path in reversed(unique.values())]
 
 
 def open_existing(name: str) -> RunFolder:
     """A run that is there, or the nearest name among those that are."""
     folder = RunFolder(Path(name))
-    if not folder.facts.exists():
+    if not _there(folder.facts):
         known = [str(run.root) for run in find([])]
         raise CheckpointError(f"{name} is no run folder: it holds no run.json.{nearest(name, known)}")
     return folder
 
 
+def _there(file: Path) -> bool:
+    """Whether there is such a file; one that may not be looked at is, and its run says why."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def statuses(runs: Iterable[RunFolder]) -> list[Status]:
-    """All of them, with one question to the queue."""
+    """All of them, with one question to the queue; a run that cannot be read does not hide the others."""
     queue = squeue()
-    return [status(run, queue) for run in runs]
+    return [_readable(run, queue) for run in runs]
 
 
-def status(run: RunFolder, queue: dict[str, tuple[str, str]] | None) -> Status:
+def _readable(run: RunFolder, queue: Queue | None) -> Status:
+    try:
+        return status(run, queue)
+    except (CheckpointError, OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+        said = str(problem) if isinstance(problem, CheckpointError | OSError) else f"run.json is not ours: {problem!r}"
+        return Status(str(run.root), "damaged", why=said.splitlines()[0])
+
+
+def status(run: RunFolder, queue: Queue | None) -> Status:
     """One run, as it is now."""
     facts = facts_of(run)
     launches = facts.get("launches", [])
@@ -69,11 +90,12 @@ def status(run: RunFolder, queue: dict[str, tuple[str, str]] | None) -> Status:
     in_queue, nodes = (queue or {}).get(job or "", ("", ""))
     lock = run.root / "lock"
     holder = read(lock)
-    held = holder is not None and alive(lock, holder)
+    held = holder is not None and alive(lock, holder, lambda job: _state_in(queue, job))
+    unsure = queue is None and _may_be_queued(facts, last)
     records = tail(run.metrics)
     return Status(
         run=str(run.root),
-        state=_state(in_queue, held, last),
+        state="unknown" if unsure and not held else _state(in_queue, held, last),
         job=job,
         where=nodes or last.get("nodes") or last.get("host", ""),
         step=next((r["step"] for r in reversed(records) if "step" in r), 0),
@@ -81,8 +103,22 @@ def status(run: RunFolder, queue: dict[str, tuple[str, str]] | None) -> Status:
         loss=next((r["loss"] for r in reversed(records) if "loss" in r), None),
         eta=_eta(records, facts.get("steps")) if held else None,
         launches=len(launches),
-        why="" if held else str(last.get("ended", {}).get("reason", "")),
+        why="" if held else "Slurm does not answer" if unsure else str(last.get("ended", {}).get("reason", "")),
     )
+
+
+def _state_in(queue: Queue | None, job: str) -> str | None:
+    """From the one answer that is there; only a job of another user's is worth a question of its own."""
+    if queue is None:
+        return None
+    return queue[job][0] if job in queue else slurm_state(job)
+
+
+def _may_be_queued(facts: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Whether only Slurm knows: its job has not begun, was killed, or left with 75 to be requeued."""
+    if facts.get("queued") is None:
+        return False
+    return last.get("job") != facts["queued"] or last.get("ended", {}).get("exit") in (None, 75)
 
 
 def _state(in_queue: str, held: bool, last: dict[str, Any]) -> str:
@@ -127,40 +163,20 @@ def tail(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def squeue() -> dict[str, tuple[str, str]] | None:
-    """Job -> (state, nodes) of this user's jobs; None where no Slurm answers."""
-    command = ["squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T|%N"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return None
-    rows = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 2]
-    return {job: (state, nodes) for job, state, nodes in rows}
-
-
 def stop(run: RunFolder, who: str) -> str:
     """Ask a run to save and leave, or take it out of the queue; what was done, in words."""
     now = status(run, squeue())
     launches = now.launches
     if now.state in ("queued", "requeued"):
-        subprocess.run(["scancel", str(now.job)], check=True, timeout=60)
+        scancel(str(now.job))
         return f"{run.root}: was {now.state}; job {now.job} is cancelled. The same command goes on."
+    if now.state == "unknown":
+        raise RunError(
+            f"{run.root}: Slurm does not answer, so nobody can say whether job {now.job} waits or runs.\n"
+            f"  Try again where `squeue` works, or `scancel {now.job}` there."
+        )
     if now.state not in ("running", "starting"):
         return f"{run.root}: nothing to stop, it is {now.state}."
     meant = launches + (now.state == "starting")
     write_whole(run.stop_request, json.dumps({"launch": meant, "by": who}) + "\n")
     return f"{run.root}: asked to stop; it saves at the end of its step and leaves. The same command goes on."
-
-
-def follow(file: Path, lines: int, *, forever: bool, patience: float = 0.5) -> Iterator[str]:
-    """The last lines of a file, then what is appended to it; survives the file's replacement."""
-    with file.open(errors="replace") as stream:
-        yield from stream.readlines()[-lines:]
-        while forever:
-            text = stream.readline()
-            if text:
-                yield text
-            else:
-                time.sleep(patience)

@@ -6,16 +6,18 @@ import json
 import os
 import platform
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unicscale.errors import RunError, StoppedOnRequest, UserError
+from unicscale.errors import CheckpointError, RunError, StoppedOnRequest, UserError
 from unicscale.lock import Lock, alive, in_use, read
 from unicscale.recipe import Recipe
 from unicscale.runs import RunFolder, claim, facts_of, open_run, refuse_unfit, set_aside, versions, write_whole
+from unicscale.scheduler import job_name, restart_number, submission_name
 
 if TYPE_CHECKING:
     from unicscale.world import World
@@ -39,8 +41,12 @@ def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[
         raise
     finally:
         if lock is not None:
-            note_end(folder, how | {"asked": world.stop.reason})
-            lock.release()
+            try:
+                note_end(folder, how | {"asked": world.stop.reason})
+            except (OSError, CheckpointError) as problem:  # a full disk must not hide how the run itself ended
+                print(f"{folder.facts} was not told of the end: {problem}", file=sys.stderr, flush=True)
+            finally:
+                lock.release()
         if how["exit"] in (0, StoppedOnRequest.exit_code):
             world.barrier()  # a launcher ends everybody as soon as the first is gone: rank 0 first finishes its notes
 
@@ -54,7 +60,7 @@ def _take(recipe: Recipe, world_size: int, lock: Lock | None, fresh: bool) -> Ru
             set_aside(folder)
         claim(folder, recipe)
         number = len(note_launch(folder, world_size)["launches"])
-        if _meant_for(folder.stop_request) < number:
+        if meant_for(folder.stop_request) < number:
             folder.stop_request.unlink(missing_ok=True)
     except BaseException:
         lock.release()
@@ -62,7 +68,7 @@ def _take(recipe: Recipe, world_size: int, lock: Lock | None, fresh: bool) -> Ru
     return folder
 
 
-def _meant_for(request: Path) -> int:
+def meant_for(request: Path) -> int:
     """Which launch a stop request wants to end: one from yesterday must not stop today's."""
     try:
         return int(json.loads(request.read_text())["launch"])
@@ -98,7 +104,7 @@ def note_launch(folder: RunFolder, world_size: int) -> dict[str, Any]:
             "ranks": world_size,
             "job": job_name(),
             "submission": submission,
-            "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+            "restart": restart_number(),
             "step": step,
             "time": round(time.time(), 1),
         }
@@ -135,39 +141,28 @@ def committed_step(folder: RunFolder) -> int:
     return max((int(name.removeprefix("step-")) for name in names if name[5:].isdigit()), default=0)
 
 
-def submission_name() -> str:
-    """The same for all launches that one command of the user caused: requeues and restarts count together."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return f"slurm-{job}" if job else os.environ.get("UNICSCALE_SUBMISSION", f"process-{os.getpid()}")
-
-
-def job_name() -> str | None:
-    """As squeue prints it: 12, or 12_3 for the third of an array."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-
-
 def remember(folder: RunFolder) -> None:
     """Add a run to this user's list, so that `unicscale jobs` finds it wherever it lies."""
-    known = index_file()
     try:
+        known = index_file()
         known.parent.mkdir(parents=True, exist_ok=True)
         line = str(folder.root.absolute())
         if line not in known_runs():
-            with known.open("a") as lines:
+            with known.open("a", encoding="utf-8", errors="surrogateescape") as lines:
                 lines.write(line + "\n")
-    except OSError:  # a home that cannot be written costs the list, not the run
+    except (OSError, RuntimeError):  # a home that cannot be written, or none, costs the list, not the run
         return
 
 
 def known_runs() -> list[str]:
     """Folders of runs that were started through a front door, oldest first."""
     try:
-        return index_file().read_text().splitlines()
-    except OSError:
+        return index_file().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except (OSError, RuntimeError):
         return []
 
 
 def index_file() -> Path:
-    """One per user."""
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "unicscale" / "runs"
+    """One per user; a RuntimeError where the user has no home."""
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local/state") / "unicscale" / "runs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -10,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from unicscale.errors import CheckpointError
+from unicscale.scheduler import job_name, restart_number
 
 BEAT = 15.0  # seconds between signs of life
+SETTLE = 0.2  # seconds in which a lock that was moved by mistake is back
 SILENCE = 180.0  # without one for so long the holder is dead; NFS shows a change within 60 s
 
 
@@ -27,8 +31,8 @@ class Holder:
     pid: int = field(default_factory=os.getpid)
     born: int = field(default_factory=lambda: _born(os.getpid()) or 0)  # process ids are reused, start times are not
     boot: str = field(default_factory=lambda: _boot())
-    job: str | None = field(default_factory=lambda: os.environ.get("SLURM_JOB_ID"))
-    restart: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+    job: str | None = field(default_factory=job_name)
+    restart: int = field(default_factory=restart_number)
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -53,7 +57,7 @@ class Lock:
                 raise in_use(self.path.parent, holder)
             if self.path.exists() and not self._set_aside(holder):
                 continue
-            if self._publish():
+            if self._publish() and self._kept():
                 threading.Thread(target=self._beat, daemon=True).start()
                 return
         raise CheckpointError(
@@ -75,12 +79,28 @@ class Lock:
             os.link(mine, self.path)
             return True
         except FileExistsError:
-            return False
+            return mine.stat().st_nlink == 2  # NFS may lose the answer to the link it made, and make it "again"
+        except OSError as problem:
+            raise CheckpointError(
+                f"{self.path.parent} cannot be locked: its file system makes no hard links ({problem.strerror}).\n"
+                f"  Choose a folder on another file system with out=FOLDER."
+            ) from None
         finally:
             mine.unlink(missing_ok=True)
 
+    def _kept(self) -> bool:
+        """Whether it is still ours once a newcomer that moved it by mistake, and put it back, is done."""
+        for _ in range(4):
+            time.sleep(SETTLE)
+            if (holder := read(self.path)) is not None:
+                return holder.token == self.me.token
+        return False
+
     def _set_aside(self, judged: Holder | None) -> bool:
         """Remove the dead holder's lock, but not that of a newcomer who was faster."""
+        now = read(self.path)
+        if now is not None and judged is not None and now.token != judged.token:
+            return False  # judging may have taken seconds: Slurm was asked
         aside = self.path.with_name(f".lock-{self.me.token}-stale")
         try:
             os.rename(self.path, aside)
@@ -101,7 +121,14 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
-            holder = read(self.path)
+            try:
+                holder = _parse(self.path.read_text())
+            except FileNotFoundError:
+                holder = None
+            except (OSError, ValueError, TypeError, KeyError):
+                continue  # the file server hiccups: ask again
+            if self._released.is_set():
+                return
             if holder is None or holder.token != self.me.token:
                 by = f"by {holder}" if holder else "(the lock file is gone)"
                 print(
@@ -110,7 +137,8 @@ class Lock:
                     flush=True,
                 )
                 os._exit(CheckpointError.exit_code)
-            os.utime(self.path)
+            with contextlib.suppress(OSError):  # a thread that dies here would let a live run look dead
+                os.utime(self.path)
 
 
 def in_use(folder: Path, holder: Holder) -> CheckpointError:
@@ -124,19 +152,24 @@ def in_use(folder: Path, holder: Holder) -> CheckpointError:
 def read(path: Path) -> Holder | None:
     """The holder a lock names; None where there is no lock, or nothing readable in it."""
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _parse(path.read_text())
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def alive(path: Path, holder: Holder) -> bool:
+def _parse(text: str) -> Holder:
+    said = json.loads(text)
+    return Holder(**{key.name: said[key.name] for key in fields(Holder)})  # newer code may have written more
+
+
+def alive(path: Path, holder: Holder, state_of: Callable[[str], str | None] | None = None) -> bool:
     """Whether the holder may still be running: asked of the kernel, of Slurm, or of the file's time stamp."""
     if holder.host == platform.node() and holder.boot == _boot():
         return _born(holder.pid) == holder.born
     if holder.job is not None:
-        if holder.job == os.environ.get("SLURM_JOB_ID"):
-            return holder.restart >= int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        state = slurm_state(holder.job)
+        if holder.job == job_name():
+            return holder.restart >= restart_number()
+        state = (state_of or slurm_state)(holder.job)
         if state is not None:
             return state in ("RUNNING", "COMPLETING", "SUSPENDED")
     return age(path) < SILENCE
@@ -151,7 +184,8 @@ def age(path: Path) -> float:
     except OSError:
         return 0.0
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system that is read-only for whoever looks
+            probe.unlink()
 
 
 def slurm_state(job: str) -> str | None:
@@ -170,10 +204,10 @@ def slurm_state(job: str) -> str | None:
 def _born(pid: int) -> int | None:
     """The process's start, in clock ticks since boot; None where it is dead or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        said = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if said[0] in "ZX" else int(said[19])
 
 
 def _boot() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -30,11 +31,23 @@ class Mirror(Protocol):
         ...
 
 
+def ends_whole(file: Path) -> bool:
+    """Whether the last line was written to its end."""
+    if not file.exists() or not file.stat().st_size:
+        return True
+    with file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
 class Log:
     """Rank 0 writes; other ranks' logs swallow everything. Reading the terms is the step's only wait for the device."""
 
     def __init__(self, file: Path | None, mirrors: list[Mirror], launch: int = 0) -> None:
+        torn = file is not None and not ends_whole(file)
         self.stream = open(file, "a", buffering=1) if file else None  # noqa: SIM115  (lives as long as the run)
+        if self.stream is not None and torn:
+            self.stream.write("\n")  # or the first record would join what the killed launch left, and be lost with it
         self.mirrors = mirrors
         self.launch = launch
         self.last_time, self.last_images = time.monotonic(), -1

@@ -80,7 +80,10 @@ def own_address() -> str:
         except OSError:
             continue
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connect() on UDP sends nothing
-        probe.connect(("192.0.2.1", 9))
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:  # no route to anywhere, so nobody to be found by but this node itself
+            return socket.gethostname()
         return probe.getsockname()[0]
 
 

@@ -100,7 +100,8 @@ def set_aside(folder: RunFolder) -> None:
     old = [path for path in of_one_run if path.is_file() or (path.is_dir() and any(path.iterdir()))]
     if not old:
         return
-    aside = folder.root / f"before-{1 + sum(1 for _ in folder.root.glob('before-*'))}"
+    numbers = [int(path.name[7:]) for path in folder.root.glob("before-*") if path.name[7:].isdecimal()]
+    aside = folder.root / f"before-{1 + max(numbers, default=0)}"
     aside.mkdir()
     for path in old:
         os.rename(path, aside / path.name)
@@ -134,9 +135,11 @@ def _unwritable(root: Path, why: str | None) -> CheckpointError:
 def facts_of(folder: RunFolder) -> dict[str, Any]:
     """What run.json says; empty before the first launch."""
     try:
-        return json.loads(folder.facts.read_text())
+        return json.loads(folder.facts.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as problem:
+        raise CheckpointError(f"{folder.facts} cannot be read: {problem.strerror}.") from None
     except ValueError:
         raise CheckpointError(
             f"{folder.facts} is damaged. Remove it: the checkpoints beside it know where to go on."
@@ -159,5 +162,8 @@ def versions() -> dict[str, str]:
 def write_whole(path: Path, text: str) -> None:
     """A reader sees the old file or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())  # else a node that dies now may leave the new name without its contents
     os.replace(temporary, path)

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from unicscale.scheduler import job_name
+
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # Slurm's warning, pre-emption, Ctrl-C
 LAUNCHERS = ("SLURM_PROCID", "TORCHELASTIC_RUN_ID")  # their ranks have no reason to outlive their parent
 POLL = 1.0  # seconds between looks at the run folder
@@ -115,7 +117,7 @@ def seconds_left() -> float | None:
     """Until the time limit, from Slurm itself (its clock, not this node's), or from UNICSCALE_SECONDS."""
     if text := os.environ.get("UNICSCALE_SECONDS"):
         return float(text)
-    job = os.environ.get("SLURM_JOB_ID")
+    job = job_name()
     if job is None:
         return None
     try:

@@ -40,7 +40,9 @@ class Watchdog:
 
     def __init__(self, folder: Path, *, rank: int, size: int, timeout: float) -> None:
         self.folder, self.rank, self.size, self.timeout = folder, rank, size, timeout
-        self.every = min(1.0, timeout / 5)
+        self.every = min(1.0, timeout / 5)  # between looks at the loop, and between signs of life once it stands still
+        self.seldom = max(self.every, min(10.0, timeout / 8))  # between signs of life while it moves: a file each
+        self.written = 0.0
         self.beats, self.writes, self.doing = 0, 0, "starting"
         self.paused = True  # until the loop begins, and while all ranks do something that may take its time
         self.ended = threading.Event()
@@ -73,8 +75,9 @@ class Watchdog:
 
     def lost(self) -> str:
         """After a broken connection: the ranks that no longer write, as text."""
+        self._write()  # the others look for signs of life as well
         earlier = self._pulses()
-        time.sleep(2 * self.every)
+        time.sleep(self.seldom + 2 * self.every)  # one that still moves writes no sooner
         return ", ".join(str(pulse) for pulse in _still(earlier, self._pulses(), self.rank)) or "another rank"
 
     def _file(self, rank: int) -> Path:
@@ -82,21 +85,26 @@ class Watchdog:
 
     def _watch(self) -> None:
         moved, mine, seen = time.monotonic(), self.beats, None
+        beaten = moved  # by this loop itself; `moved` is by anybody's
         while not self.ended.wait(self.every):
-            self._write()
-            still = time.monotonic() - moved
+            now = time.monotonic()
+            beaten = now if self.beats != mine else beaten
+            pace = self.every if now - beaten > self.timeout / 2 else self.seldom
+            if now - self.written > pace - self.every / 2:
+                self._write()
+            still = now - moved
             if self.paused or self.beats != mine:
-                moved, mine, seen = time.monotonic(), self.beats, None
+                moved, mine, seen = now, self.beats, None
             elif still > self.timeout / 2:  # only now: 64 ranks that read 64 files every second are a load
-                now = {rank: pulse.beats for rank, pulse in self._pulses().items()}
-                if seen is not None and now != seen:  # anybody counts: one may evaluate while the others wait
-                    moved = time.monotonic()
+                beats = {rank: pulse.beats for rank, pulse in self._pulses().items()}
+                if seen is not None and beats != seen:  # anybody counts: one may evaluate while the others wait
+                    moved = now
                 elif still > self.timeout:
                     self._end(still)
-                seen = now
+                seen = beats
 
     def _write(self) -> None:
-        self.writes += 1
+        self.writes, self.written = self.writes + 1, time.monotonic()
         pulse = {
             "rank": self.rank, "host": platform.node(), "pid": os.getpid(),
             "beats": self.beats, "writes": self.writes, "doing": self.doing,

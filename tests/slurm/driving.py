@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -47,6 +48,12 @@ class Driver:
         said = self._run(str(tree / "launch/slurm.py"), str(self.recipe), *CPU, *options)
         self.job = re.search(r"^job (\d+)", said, re.MULTILINE)[1]  # type: ignore[index]
         return self.job
+
+    def task(self, index: int, out: Path) -> Driver:
+        """One run of the sweep that was submitted, and the array's task that works on it."""
+        one = copy.copy(self)
+        one.job, one.out = f"{self.job}_{index}", out
+        return one
 
     def printed(self, *options: str, tree: Path = REPOSITORY) -> str:
         """What --print-sbatch says, without the submission's own name."""
@@ -108,7 +115,9 @@ class Driver:
         self.cluster.run("scancel", f"--signal={name}", self.job)
         ended = self.until(lambda: self.facts()["launches"][number - 1].get("ended"))
         assert ended["exit"] == 75, ended
-        return newest(self.out).stat().st_mtime - sent
+        took = newest(self.out).stat().st_mtime - sent
+        assert took >= 0, "the newest checkpoint is older than the signal"
+        return took
 
     def left(self) -> str:
         """Wait until the last launch has left, everything saved; who asked it to."""

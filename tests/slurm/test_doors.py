@@ -44,6 +44,24 @@ def test_a_sweep_is_an_array_of_runs_in_folders_of_their_own(runs) -> None:
     assert [line.split()[:4] for line in said[1:4]] == [[f"seed{n}", str(n), "finished", "20/20"] for n in (1, 2, 3)]
 
 
+def test_a_task_of_a_sweep_goes_back_to_the_queue_alone(runs, cluster: Cluster) -> None:
+    run = runs("tasks", steps=100000)
+    run.submit("--sweep", "seed=1,2")
+    tasks = [run.task(seed - 1, run.out.parent / f"run-sweep/seed{seed}") for seed in (1, 2)]
+    for task in tasks:
+        task.until_launch(1, steps=3)
+    left_alone, hit = tasks  # Slurm calls the last task by the number of the whole array
+    hit.signal("USR2")
+    hit.requeued(1)
+    hit.until_launch(2, steps=3)
+    assert cluster.job(left_alone.job)["Restarts"] == "0"
+    assert run.unicscale("stop", *(str(task.out) for task in tasks)).count("asked to stop") == 2
+    for task in tasks:
+        task.finish()
+    assert [len(task.facts()["launches"]) for task in tasks] == [1, 2]
+    assert [task.facts()["launches"][0]["ended"]["asked"].split()[0] for task in tasks] == ["unicscale", "SIGUSR2"]
+
+
 def test_stop_ends_a_running_job_cleanly_and_for_good_and_takes_a_queued_one_away(runs) -> None:
     run = runs("stop", steps=100000)
     run.submit("--nodes", "2")
@@ -87,6 +105,18 @@ def test_plain_srun_and_torchrun_over_two_nodes_give_the_same_weights(runs, clus
     front.submit("--nodes", "2")
     front.finish()
     assert len({weights(run.out) for run in (front, plain, elastic)}) == 1
+
+
+def test_plain_srun_that_is_asked_to_stop_saves_and_exits_with_75(runs, cluster: Cluster) -> None:
+    run = runs("asked", steps=100000)
+    srun = ["srun", "--nodes", "2", "--ntasks-per-node", "2", "--kill-on-bad-exit=1", "--chdir", str(REPOSITORY)]
+    train = [sys.executable, "-m", "unicscale", "train", str(run.recipe)]
+    step = subprocess.Popen([*srun, *train], env=run.env, stderr=subprocess.PIPE, text=True)
+    run.until_launch(1, steps=5)
+    run.job = run.facts()["launches"][0]["job"]
+    run.signal("USR2")
+    _, said = step.communicate(timeout=60)
+    assert step.returncode == 75, said
 
 
 def test_two_tasks_on_each_of_two_nodes_stop_and_go_on_to_the_same_weights(runs) -> None:

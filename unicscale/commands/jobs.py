@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,7 +41,7 @@ def jobs(
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row, status in zip(rows, [None, *found], strict=True):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if status is not None and status.state in ("failed", "stopped") and status.why:
+        if status is not None and status.state in ("failed", "stopped", "unknown", "damaged") and status.why:
             print(f"    {status.why}")
 
 
@@ -48,11 +49,11 @@ def logs(
     run: Annotated[str, typer.Argument(metavar="RUN")],
     rank: Annotated[int, typer.Option(help="Whose.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what comes.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="From the end.")] = 40,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="From the end.")] = 40,
 ) -> None:
     """A rank's log."""
     from unicscale.errors import CheckpointError
-    from unicscale.jobs import follow as read_on
+    from unicscale.follow import follow as read_on
     from unicscale.jobs import open_existing
 
     folder = open_existing(run)
@@ -70,14 +71,22 @@ def logs(
 
 def stop(runs: Annotated[list[str], typer.Argument(metavar="RUN...")]) -> None:
     """Ask runs to save and leave; queued ones are cancelled. The same command continues them."""
-    import getpass
     import platform
 
     from unicscale.jobs import open_existing
     from unicscale.jobs import stop as ask
 
     for run in runs:
-        print(ask(open_existing(run), f"{getpass.getuser()}@{platform.node()}"))
+        print(ask(open_existing(run), f"{_user()}@{platform.node()}"))
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose passwd does not know this user
+        return f"user {os.getuid()}"
 
 
 def _row(status: Status) -> tuple[str, ...]:

@@ -26,6 +26,13 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def one_line(text: str) -> str:
+    """The text, which goes into a batch script: what follows a line break would be a command there."""
+    if not text.isprintable():
+        raise ValueError(f"{text!r} holds a line break or another character that cannot be printed")
+    return text
+
+
 # --- data -----------------------------------------------------------------------------------------
 
 
@@ -400,9 +407,15 @@ class Launch(Section):
             raise ValueError(f"'{value}' is no amount of memory: 200G, 800000M, or 0 for all of the node")
         return value
 
+    @field_validator("partition", "account", "qos", "constraint", "exclude", "comment", "site")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        return None if value is None else one_line(value.strip())
+
     @field_validator("extra")
     @classmethod
     def _options(cls, value: list[str]) -> list[str]:
+        value = [one_line(line.strip()) for line in value]
         for line in value:
             if not line.removeprefix("#SBATCH").strip().startswith("-"):
                 raise ValueError(f"'{line}' is no sbatch option: write it as '--mail-type=END'")
@@ -445,6 +458,11 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     launch: Launch = Launch()
     dry_run: DryRun | None = None
+
+    @field_validator("out")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return one_line(value)
 
     @field_validator("teachers")
     @classmethod
