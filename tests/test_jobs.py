@@ -190,7 +190,7 @@ def test_jobs_finds_runs_below_runs_and_those_started_elsewhere(tmp_path: Path) 
 
 def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
     a_run(tmp_path / "runs" / "unic_l", ended(0))
-    with pytest.raises(CheckpointError, match=r"runs/unicl is no run folder: it holds no run.json. Did you mean"):
+    with pytest.raises(CheckpointError, match=r"runs/unicl is not there. Did you mean"):
         jobs.open_existing("runs/unicl")
 
 

@@ -214,7 +214,10 @@ def test_no_run_is_an_error_that_names_the_nearest() -> None:
     a_run("runs/unic_l", range(1, 4))
     done = CliRunner().invoke(app, ["report", "runs/unic_b"])
     assert isinstance(done.exception, CheckpointError)
-    assert str(done.exception).startswith("runs/unic_b is no run folder: it holds no run.json.")
+    assert str(done.exception) == "runs/unic_b is not there. Did you mean 'runs/unic_l'?"
+    Path("runs/empty").mkdir()
+    done = CliRunner().invoke(app, ["report", "runs/empty"])
+    assert str(done.exception) == "runs/empty is no run folder: it holds no run.json."
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

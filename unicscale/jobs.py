@@ -52,7 +52,8 @@ def open_existing(name: str) -> RunFolder:
     folder = RunFolder(Path(name))
     if not _there(folder.facts):
         known = [str(run.root) for run in find([])]
-        raise CheckpointError(f"{name} is no run folder: it holds no run.json.{nearest(name, known)}")
+        why = "is no run folder: it holds no run.json" if folder.root.exists() else "is not there"
+        raise CheckpointError(f"{name} {why}.{nearest(name, known)}")
     return folder
 
 
