@@ -11,7 +11,7 @@ import torch
 from unicscale.balance import build_balance
 from unicscale.plan import Plan
 from unicscale.recipe import Recipe, load
-from unicscale.standardize import empty_standardizer
+from unicscale.standardizers import empty_standardizer
 from unicscale.student import build_student
 from unicscale.targets import Teachers
 

@@ -14,7 +14,8 @@ from unicscale.contracts import Features
 from unicscale.errors import DataError, RecipeError
 from unicscale.phi_s import PhiS, hadamard
 from unicscale.recipe.sections import Standardize
-from unicscale.standardize import EPS, Standardizer, Unchanged, make_standardizer, update
+from unicscale.standardize import EPS, Standardizer, Unchanged, update
+from unicscale.standardizers import make_standardizer
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])

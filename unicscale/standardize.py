@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from unicscale.contracts import Moments
-from unicscale.errors import RecipeError
-from unicscale.recipe.sections import Standardize
 from unicscale.world import World
 
 EPS = 1e-6
@@ -102,39 +98,6 @@ class Unchanged(Standardizer):
 
     def observe(self, tokens: Tensor) -> None:
         """Nothing is remembered."""
-
-
-def make_standardizer(section: Standardize, dim: int, where: tuple[str, str] = ("", "")) -> Standardizer:
-    """What the recipe asks for; `where` is (teacher, summary | patches), which a file of statistics needs."""
-    standardizer = empty_standardizer(section, dim)
-    if section.kind == "file":
-        _read(standardizer, section.path or "", ".".join(where))
-    return standardizer
-
-
-def empty_standardizer(section: Standardize, dim: int) -> Standardizer:
-    """Of the recipe's kind, with nothing in it yet."""
-    if section.kind == "phi_s":
-        from unicscale.phi_s import PhiS
-
-        return PhiS(dim)
-    return Unchanged(dim) if section.kind == "none" else Standardizer(dim)
-
-
-def _read(standardizer: Standardizer, path: str, key: str) -> None:
-    if not Path(path).is_file():
-        raise RecipeError(f"standardize.path: there is no file '{path}'. `unicscale teachers stats` writes one.")
-    with safe_open(path, "pt") as file:
-        for part, buffer in (("mean", standardizer.running_mean), ("deviation", standardizer.running_deviation)):
-            name = f"{key}.{part}"
-            if name not in file.keys():  # noqa: SIM118 (safetensors files are no mappings)
-                raise RecipeError(f"standardize.path: '{path}' has no '{name}'. It has {sorted(file.keys())[:6]} ...")
-            value = file.get_tensor(name)
-            if value.shape != buffer.shape:
-                raise RecipeError(
-                    f"standardize.path: '{name}' of '{path}' is {len(value)} wide, the teacher's tokens {len(buffer)}."
-                )
-            buffer.copy_(value)
 
 
 def merge(parts: Sequence[Moments]) -> Moments:

@@ -18,7 +18,8 @@ from unicscale.pixels import normalise
 from unicscale.recipe.sections import EngineSection, Standardize, TeacherSection
 from unicscale.sharding import Engine
 from unicscale.sharding.units import compile_units
-from unicscale.standardize import make_standardizer, update
+from unicscale.standardize import update
+from unicscale.standardizers import make_standardizer
 from unicscale.teacher import find, options_of
 from unicscale.voice import say
 from unicscale.world import World

@@ -18,7 +18,7 @@ from unicscale.errors import CheckpointError
 from unicscale.interop.opened import Opened, Statistics
 from unicscale.projector import dims_of
 from unicscale.recipe import sections
-from unicscale.standardize import empty_standardizer
+from unicscale.standardizers import empty_standardizer
 from unicscale.student import Student, build_student
 from unicscale.vit import build_trunk
 
