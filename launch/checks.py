@@ -10,10 +10,10 @@ from typing import Any
 
 from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.launches import refuse_early
-from unicscale.lock import slurm_state
 from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Launch, Source
 from unicscale.runs import RunFolder, facts_of
+from unicscale.scheduler import slurm_state
 
 SECRET = re.compile(r"(API_?KEY|(^|_)KEY(_|$)|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL)", re.IGNORECASE)
 

@@ -29,19 +29,12 @@ def train(recipe: str, fresh: bool = False) -> None:
 
         run_whole(resolved, fresh=fresh and os.environ.get("SLURM_RESTART_COUNT", "0") == "0")
     except UserError as error:
-        stop.deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
+        stop.deafen()  # from here on: the message must come out too
         print(error, file=sys.stderr, flush=True)
-        leave(error.exit_code)
+        stop.leave(error.exit_code)
     except Exception:
         traceback.print_exc()
-        leave(1)
-
-
-def leave(code: int) -> None:
-    """At once: libraries that clean up at exit could wait for a rank that is gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        stop.leave(1)
 
 
 def write_to(log: Path) -> None:

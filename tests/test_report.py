@@ -99,6 +99,14 @@ def test_a_long_run_is_thinned_over_its_whole_length(monkeypatch: pytest.MonkeyP
     assert read(run, status(run, None)).at_the_end("loss") == 1 + 1 / 400, "the last stage has one step, not thinned"
 
 
+def test_an_evaluation_that_was_left_out_is_said_and_not_drawn() -> None:
+    run = a_run("runs/a", range(1, 9), knn=40.0)
+    with run.metrics.open("a") as lines:
+        lines.write(json.dumps({"step": 8, "images": 512, "stage": 0, "val/failed": 1.0}) + "\n")
+    assert report("runs/a").splitlines()[0].split() == ["run", "state", "step", "loss", "knn", "images/s", "hours"]
+    assert "a: 1 evaluations were left out" in (run.report / "index.html").read_text()
+
+
 def test_half_a_line_costs_that_line_only() -> None:
     run = a_run("runs/a", range(1, 4))
     with run.metrics.open("a") as lines:

@@ -12,9 +12,9 @@ from typing import Any
 
 from unicscale.errors import CheckpointError, RunError, nearest
 from unicscale.launches import known_runs
-from unicscale.lock import alive, read, slurm_state
+from unicscale.lock import alive, read
 from unicscale.runs import RunFolder, facts_of, write_whole
-from unicscale.scheduler import Queue, scancel, squeue
+from unicscale.scheduler import Queue, scancel, slurm_state, squeue
 
 SET_ASIDE = re.compile(r"before-\d+")  # what --fresh started over from: not a run of its own
 TAIL = 65536  # bytes of metrics.jsonl that are read for the last numbers

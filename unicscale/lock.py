@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import secrets
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from unicscale.errors import CheckpointError
-from unicscale.scheduler import job_name, restart_number
+from unicscale.scheduler import job_name, restart_number, slurm_state
 
 BEAT = 15.0  # seconds between signs of life
 SETTLE = 0.2  # seconds in which a lock that was moved by mistake is back
@@ -186,19 +185,6 @@ def age(path: Path) -> float:
     finally:
         with contextlib.suppress(OSError):  # a file system that is read-only for whoever looks
             probe.unlink()
-
-
-def slurm_state(job: str) -> str | None:
-    """RUNNING, PENDING, ...; `gone` where Slurm has forgotten it; None where Slurm does not answer."""
-    try:
-        done = subprocess.run(
-            ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True, timeout=8
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return "gone" if "Invalid job id" in done.stderr else None
-    return done.stdout.split()[0] if done.stdout.split() else "gone"
 
 
 def _born(pid: int) -> int | None:

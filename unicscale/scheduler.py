@@ -43,6 +43,19 @@ def squeue() -> Queue | None:
     return {job: (state, nodes) for job, state, nodes in rows}
 
 
+def slurm_state(job: str) -> str | None:
+    """RUNNING, PENDING, ...; `gone` where Slurm has forgotten it; None where Slurm does not answer."""
+    try:
+        done = subprocess.run(
+            ["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True, timeout=8
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return "gone" if "Invalid job id" in done.stderr else None
+    return done.stdout.split()[0] if done.stdout.split() else "gone"
+
+
 def scancel(job: str) -> None:
     """Take a job out of the queue, or say why not."""
     try:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from unicscale.scheduler import job_name
 
@@ -104,6 +106,14 @@ def deafen() -> None:
     """For the last moments of a process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def leave(code: int) -> NoReturn:
+    """One of several ranks, at once: libraries that clean up at exit could wait for a rank that is gone."""
+    deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def forget() -> None:

@@ -60,12 +60,11 @@ def teachers(
     shapes: Shapes, sections: dict[str, TeacherSection], engine: EngineSection, ranks: int, device: int | None
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Where each teacher goes, and what it takes there."""
-    placement, held = {}, {}
+    placement, held, parts = {}, {}, shards(engine, ranks)
     for name, section in sections.items():
         size, one = shapes.teacher_bytes[name], shapes.teachers[name]
         placement[name] = "none" if engine.kind == "plain" else place(section.shard, size, device)
         gathered = 2 * largest(units(one)) * size // numbers(one)
-        parts = shards(engine, ranks)
         held[f"teacher {name}"] = size // parts + gathered if placement[name] == "full" and parts > 1 else size
     return placement, held
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unicscale.contracts import Features, Seen
 from unicscale.data.once import Once
-from unicscale.data.sources import open_images
+from unicscale.data.sources import Images, open_images
 from unicscale.errors import DataError, RecipeError, nearest
 from unicscale.evaluate.knn import vote
 from unicscale.evaluate.nearest import nearest as nearest_rows
@@ -51,6 +51,7 @@ def during(
     start = time.perf_counter()
     wanted = asked_for(section, val)
     images = _Shared(section.data or val[0], size, batch, section.max_images or MAX_IMAGES, world)
+    _refuse_unlabelled(images.once.images, wanted)
     terms: dict[str, Tensor] = {}
     summaries, labels = [], []
     with frozen(student), torch.no_grad():
@@ -85,11 +86,15 @@ def asked_for(section: Evaluate, val: Sequence[str]) -> list[str]:
 def refuse_unfit(section: Evaluate, val: Sequence[str]) -> None:
     """What an evaluation after days of training would find wrong with its images or tasks."""
     wanted = asked_for(section, val)
-    images = open_images(section.data or val[0])
-    if "knn" in wanted and (images.labels is None or len(images) < 2):
-        raise DataError(
-            "evaluate.tasks: knn needs labels, one folder per class, and at least two images; these have none"
-        )
+    _refuse_unlabelled(open_images(section.data or val[0]), wanted)
+
+
+def _refuse_unlabelled(images: Images, wanted: Sequence[str]) -> None:
+    """Asked of the whole set, so that all ranks get the same answer."""
+    if "knn" in wanted and (images.labels is None or (images.labels < 0).any()):
+        raise DataError("evaluate.tasks: knn needs labels, one folder per class; these images have none")
+    if "knn" in wanted and len(images) < 2:
+        raise DataError("evaluate.tasks: knn needs at least two images")
 
 
 @contextmanager
@@ -132,16 +137,11 @@ class _Shared:
 
     def _mine(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Until something cannot be read: the other ranks still count on this one's rounds."""
-        batches = iter(self.once)
-        while self.problem is None:
-            try:
-                pixels, labels, _ = next(batches)
-            except StopIteration:
-                return
-            except DataError as problem:
-                self.problem = problem
-                return
-            yield pixels, labels
+        try:
+            for pixels, labels, _ in self.once:
+                yield pixels, labels
+        except DataError as problem:
+            self.problem = problem
 
     def complain(self) -> None:
         """What could not be read, once all rounds are over."""
@@ -182,14 +182,10 @@ def _mean(total: dict[str, Tensor], world: World) -> dict[str, float]:
 
 def _knn(mine: Tensor, labels: Tensor, world: World) -> float:
     """Leave-one-out: all ranks hold the bank, each asks for its own images."""
-    if (labels < 0).any():
-        raise DataError("evaluate.tasks: knn needs labels, one folder per class; these images have none")
     bank, bank_labels, first = _everybody(mine, world), _everybody(labels, world), 0
     if world.size > 1:
         first = sum(world.gather_objects(len(mine))[: world.rank])
     k = min(K, len(bank) - 1)
-    if k < 1:
-        raise DataError("evaluate.tasks: knn needs at least two images")
     cosines, rows = nearest_rows(bank, mine, k + 1, device=world.device)
     own = rows == torch.arange(first, first + len(mine))[:, None]
     own[:, -1] |= ~own.any(dim=1)  # hidden behind exact copies of itself: drop the furthest instead

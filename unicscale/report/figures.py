@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unicscale.report.curves import COLOURS, DENSITY, STYLE, canvas, curves
-from unicscale.report.story import Story, terms
+from unicscale.report.story import Story, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,25 +15,17 @@ if TYPE_CHECKING:
 PHASES = ("data", "teachers", "student", "backward", "optimizer", "boundary", "save", "evaluate")
 
 
-class Drawing(NamedTuple):
-    """A figure that was written."""
-
-    file: str
-    title: str
-    says: str  # what to look for, one sentence
-
-
 class Kind(NamedTuple):
     """A figure that could be drawn."""
 
     file: str
     title: str
-    says: str
+    says: str  # what to look for, one sentence
     draw: Callable[[Sequence[Story], Sequence[str]], Figure | None]
 
 
-def draw_all(stories: Sequence[Story], names: Sequence[str], out: Path) -> list[Drawing]:
-    """Write every figure that these runs have something for."""
+def draw_all(stories: Sequence[Story], names: Sequence[str], out: Path) -> list[Kind]:
+    """Write every figure that these runs have something for; those that were."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
@@ -45,7 +37,7 @@ def draw_all(stories: Sequence[Story], names: Sequence[str], out: Path) -> list[
                 (out / kind.file).unlink(missing_ok=True)  # of an older report: it must not outlive what it showed
             else:
                 figure.savefig(out / kind.file, dpi=DENSITY, metadata={"Software": None})
-                drawn.append(Drawing(kind.file, kind.title, kind.says))
+                drawn.append(kind)
     return drawn
 
 
@@ -83,7 +75,7 @@ def _keep(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
 
 def _validation(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
     """What was measured while training."""
-    wanted = [term for term in terms(stories, "val/") if term.count("/") == 1 and term != "val/seconds"]
+    wanted = measured(stories)
     panels = [[(n, s.validations, term) for n, s in zip(names, stories, strict=True)] for term in wanted]
     return curves(panels, [term.removeprefix("val/") for term in wanted], stories, dots=True)
 

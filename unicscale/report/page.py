@@ -62,6 +62,8 @@ def _remarks(stories: Sequence[Story], names: Sequence[str]) -> list[str]:
             found.append(f"{name} has logged no step yet.")
         if story.skipped:
             found.append(f"{name}: {story.skipped} steps moved nothing, because a gradient was not finite.")
+        if story.unmeasured:
+            found.append(f"{name}: {story.unmeasured} evaluations were left out; the log says which image was damaged.")
         if story.course.replayed:
             found.append(
                 f"{name}: {story.course.replayed} logged steps were done again by a later launch; the later are shown."

@@ -56,6 +56,11 @@ class Story:
         return sum(self.course.skips.values())
 
     @property
+    def unmeasured(self) -> int:
+        """Evaluations that a damaged image cost."""
+        return sum("val/failed" in record for record in self.validations)
+
+    @property
     def hours(self) -> float:
         """Of all launches that said when they ended, and of the others until their last record."""
         last = {record.get("launch"): record["time"] for record in self.steps if "time" in record}
@@ -145,7 +150,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def terms(stories: Iterable[Story], prefix: str) -> list[str]:
-    """Every term of that name that any run logged, in the order of their first appearance."""
-    records = (record for story in stories for record in (*story.steps, *story.validations))
-    return list(dict.fromkeys(name for record in records for name in record if name.startswith(prefix)))
+def measured(stories: Iterable[Story]) -> list[str]:
+    """What any run measured while training, as terms of its validations; the details of a teacher are left out."""
+    names = dict.fromkeys(name for story in stories for record in story.validations for name in record)
+    return [n for n in names if n.startswith("val/") and n.count("/") == 1 and n not in ("val/seconds", "val/failed")]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from unicscale.evaluate.compare import cell
 from unicscale.report.curves import short
-from unicscale.report.story import Story, differing, name_apart, terms
+from unicscale.report.story import Story, differing, measured, name_apart
 
 Rows = list[list[str]]  # the first one holds the headings
 SHOWN = 2  # so many keys that differ get a column here; of more, the names of the runs and the page's own table tell
@@ -15,11 +15,11 @@ SHOWN = 2  # so many keys that differ get a column here; of more, the names of t
 
 def comparison(stories: Sequence[Story]) -> Rows:
     """One row for each run; columns that no run has anything for are left out."""
-    measured = [term for term in terms(stories, "val/") if term.count("/") == 1 and term != "val/seconds"]
+    terms = measured(stories)
     changed = differing(stories)
     changed = changed if len(changed) <= SHOWN else {}
     keys = [key.rpartition(".")[2] for key in changed]
-    rows = [["run", *keys, "state", "step", "loss", *(t.removeprefix("val/") for t in measured), "images/s", "hours"]]
+    rows = [["run", *keys, "state", "step", "loss", *(t.removeprefix("val/") for t in terms), "images/s", "hours"]]
     for place, (name, story) in enumerate(zip(name_apart(stories), stories, strict=True)):
         now = story.status
         rows.append([
@@ -28,7 +28,7 @@ def comparison(stories: Sequence[Story]) -> Rows:
             now.state,
             f"{now.step}/{now.steps}" if now.steps else str(now.step),
             number(story.at_the_end("loss")),
-            *(number(story.validated(term)) for term in measured),
+            *(number(story.validated(term)) for term in terms),
             "" if story.pace is None else short(story.pace),
             f"{story.hours:.2f}",
         ])  # fmt: skip
