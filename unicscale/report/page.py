@@ -36,7 +36,8 @@ def _page(stories: Sequence[Story], figures: list[str]) -> str:
         f"<p class=quiet>As it stood on {time.strftime('%Y-%m-%d at %H:%M')}.</p>",
         *_remarks(stories, names),
         _table(comparison(stories)),
-        "<p class=quiet>Loss: mean of the last five records of the last stage. Images/s: median of that stage.</p>",
+        "<p class=quiet>Loss: mean of the last five records of the last stage. Images/s: median of that stage. "
+        "Dotted lines: the first record of a new stage.</p>",
         *_differences(stories, names),
         *_results(stories),
         *figures,
