@@ -73,9 +73,9 @@ def split(recipe: Recipe, launch: Launch) -> None:
 
 def data(recipe: Recipe) -> None:
     """Every path the recipe names can be read from here."""
-    named = [*recipe.data.train, *recipe.data.val, *([recipe.evaluate.data] if recipe.evaluate.data else [])]
     if recipe.dry_run is not None:
         return  # synthetic pixels
+    named = [*recipe.data.train, *recipe.data.val, *([recipe.evaluate.data] if recipe.evaluate.data else [])]
     for source in named:
         path = source.path if isinstance(source, Source) else source
         if not os.access(path, os.R_OK):
@@ -94,7 +94,7 @@ def teachers(recipe: Recipe) -> None:
     for name, section in recipe.teachers.items():
         plugin = find(name, section)
         options = options_of(plugin, name, section.options)
-        if section.weights != "random":
+        if section.weights != "random" and recipe.dry_run is None:  # which draws its own
             spec = plugin.spec(options)
             cache.require(cache.wanted(section.weights, spec.weights, plugin.bundled(options), name), name)
 

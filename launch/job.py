@@ -1,4 +1,4 @@
-"""What the front doors run, once per rank: training from a resolved recipe, into the rank's own log."""
+"""What the front doors run, once per rank: a resolved recipe, trained or rehearsed, into the rank's own log."""
 
 from __future__ import annotations
 
@@ -8,26 +8,17 @@ import sys
 import traceback
 from pathlib import Path
 
-from unicscale import rendezvous, stop
+from unicscale import stop
+from unicscale.commands.training import run_rank
 from unicscale.errors import UserError
-from unicscale.launches import refuse_early
-from unicscale.recipe import load
-from unicscale.runs import RunFolder
 
 
 def train(recipe: str, fresh: bool = False) -> None:
     """Run a rank to its end; an early end is the process's, with the exit codes of `unicscale train`."""
-    stop.listen()  # in place of submitit's handlers: those ignore SIGTERM and save on one rank only
+    # signals are heard in place of submitit's handlers: those ignore SIGTERM and save on one rank only
     try:
-        resolved = load(recipe)
-        run = RunFolder(Path(resolved.out))
-        rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-        write_to(run.log_of(rank))
-        refuse_early(resolved, main=rank == 0)
-        rendezvous.prepare(run.launch)
-        from unicscale.train import train as run_whole
-
-        run_whole(resolved, fresh=fresh and os.environ.get("SLURM_RESTART_COUNT", "0") == "0")
+        again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # a requeued job goes on with what it began afresh
+        run_rank(recipe, fresh=fresh and not again, begun=lambda run, rank: write_to(run.log_of(rank)))
     except UserError as error:
         stop.deafen()  # from here on: the message must come out too
         print(error, file=sys.stderr, flush=True)

@@ -66,7 +66,8 @@ def local(
         code = start([str(file)] + ["--fresh"] * (fresh and attempt == 0), ranks, heard)
         clock.sleep(0.5)  # for the echo's last lines
         if code == 0:
-            print(f"finished: {resolved.out}")
+            if resolved.dry_run is None:  # whose page the echo has shown
+                print(f"finished: {resolved.out}")
             return
         if code == StoppedOnRequest.exit_code:
             raise StoppedOnRequest(f"{resolved.out}: stopped; the same command goes on.")

@@ -64,6 +64,21 @@ def test_a_killed_rank_ends_the_others_and_all_go_on_from_the_last_checkpoint(tm
     assert second["ended"]["exit"] == 0
 
 
+def test_a_dry_run_is_rehearsed_and_trains_nothing(tmp_path: Path) -> None:
+    changes = {"data__train": ["${NOWHERE}/train.beton"], "teachers__one__weights": "nowhere.pth"}
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path / "run", steps=100000, **changes)
+    done = subprocess.run(
+        [sys.executable, "launch/local.py", str(recipe), "dry_run.steps=1", "--ranks", "2"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "dry run: plain, fp32, checkpointing none, 2 ranks on cpu, 2 images per step" in done.stderr
+    assert done.stdout == ""  # nothing is finished
+    left = {file.name for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    assert {name.partition("-")[0] for name in left} == {"local", "rank"}  # the recipe as it was resolved, and the logs
+
+
 def test_ctrl_c_saves_and_leaves_with_75(tmp_path: Path) -> None:
     command = start(tmp_path, steps=100000)
     until_step(tmp_path, launch=1, steps=5, command=command)

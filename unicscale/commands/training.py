@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from unicscale.runs import RunFolder
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, for example recipes/unic_l.yaml.")]
 Overrides = Annotated[
@@ -68,29 +72,47 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
 ) -> None:
     """Train in this process group; goes on by itself where it left off."""
+    finished = run_rank(recipe, overrides or [], fresh=fresh)
+    if finished is not None:
+        print(f"finished: {finished.root}")
+
+
+def run_rank(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    fresh: bool = False,
+    begun: Callable[[RunFolder, int], object] | None = None,
+) -> RunFolder | None:
+    """One rank from its first breath to its last, whoever started it; rank 0 of a training gets its folder back.
+
+    `begun` hears of the run's folder and of this rank's number before anything can go wrong with either.
+    """
     from unicscale import rendezvous, stop
     from unicscale.launches import refuse_early
     from unicscale.recipe import load
     from unicscale.runs import RunFolder
 
     stop.listen()  # before the slow imports: a signal that comes during them is not lost
-    resolved = load(recipe, overrides or [])
+    resolved = load(recipe, overrides)
+    run = RunFolder(Path(resolved.out))
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    if begun is not None:
+        begun(run, rank)
     if resolved.dry_run is None:  # which leaves the run folder alone
         refuse_early(resolved, main=rank == 0)
-    rendezvous.prepare(RunFolder(Path(resolved.out)).launch)
+    rendezvous.prepare(run.launch)
     if resolved.dry_run is not None:
         from unicscale.dry_run import rehearse
 
         page = rehearse(resolved)
         if rank == 0:
-            print(page)
-        return
-    from unicscale.train import train as run
+            print(page, flush=True)
+        return None
+    from unicscale.train import train as run_whole
 
-    folder = run(resolved, fresh=fresh)
-    if rank == 0:
-        print(f"finished: {folder.root}")
+    run_whole(resolved, fresh=fresh)
+    return run if rank == 0 else None
 
 
 def demo(
