@@ -89,14 +89,13 @@ def data(recipe: Recipe) -> None:
 def teachers(recipe: Recipe) -> None:
     """Plug-ins import, their options hold, their weights lie where the job will look for them."""
     from unicscale import cache
-    from unicscale.teacher import find, options_of
+    from unicscale.described import describe
 
     for name, section in recipe.teachers.items():
-        plugin = find(name, section)
-        options = options_of(plugin, name, section.options)
-        if section.weights != "random" and recipe.dry_run is None:  # which draws its own
-            spec = plugin.spec(options)
-            cache.require(cache.wanted(section.weights, spec.weights, plugin.bundled(options), name), name)
+        described = describe(name, section)
+        file = described.file if recipe.dry_run is None else None  # whose weights are random
+        if file is not None:
+            cache.require(file, name)
 
 
 def memory(recipe: Recipe, launch: Launch) -> list[str]:

@@ -15,7 +15,7 @@ FLOORS = {
     "failures": 2, "phases": 2, "pixels": 2, "stem": 2,
     "phi_s": 2, "projector": 2, "sharding": 2, "standardize": 2, "targets": 2, "teacher": 2, "vit": 2, "weights": 2,
     "standardizers": 2,
-    "cards": 2, "fetch": 2, "fp8": 2, "frozen": 2, "scaffold": 2,  # teachers
+    "cards": 2, "described": 2, "fetch": 2, "fp8": 2, "frozen": 2, "scaffold": 2,  # teachers
     "cost": 3, "runs": 3, "statistics": 3, "student": 3,
     "checkpoint": 4, "evaluate": 4, "interop": 4, "launches": 4, "stages": 4,
     "assembly": 5,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unicscale import cache
+from unicscale.described import describe
 from unicscale.recipe.sections import TeacherSection
-from unicscale.teacher import Listed, Place, find, options_of
+from unicscale.teacher import Listed, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,14 @@ def card(listed: Listed) -> Card:
 
 def introduce(name: str, section: TeacherSection, place: Place = lambda where: "") -> str:
     """One line on a recipe's teacher: what it is, whose it is, where its weights are; refuses what cannot run."""
-    plugin = find(name, section)
-    options = options_of(plugin, name, section.options, place)
-    spec = plugin.spec(options)
+    described = describe(name, section, place)
+    spec = described.spec
     what = f"{name}: {spec.dim} wide, patch {spec.patch}, native {spec.size} px, {spec.licence}"
     if section.weights == "random":
         return f"{what}; random weights"
-    if section.weights == "auto" and spec.weights is None and plugin.bundled(options) is None:
+    file = described.file
+    if file is None:
         return f"{what}; weights its own"
-    file = cache.wanted(section.weights, spec.weights, plugin.bundled(options), name)
     return f"{what}; weights {'at' if file.present else 'NOT YET at'} {file.path}"
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from unicscale import cache, weights
 from unicscale.contracts import Features, TeacherSpec
+from unicscale.described import Described, describe
 from unicscale.errors import TeacherError
 from unicscale.pixels import normalise
 from unicscale.recipe.sections import TeacherSection
-from unicscale.teacher import Teacher, find, literals, options_of
+from unicscale.teacher import Teacher, literals
 from unicscale.world import World
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,8 +68,8 @@ class Frozen(nn.Module):
 
 def frozen_of(name: str, section: TeacherSection) -> Frozen:
     """The teacher that a section describes, on meta, without weights."""
-    plugin = find(name, section)
-    return Frozen(plugin, options_of(plugin, name, section.options), name)
+    described = describe(name, section)
+    return Frozen(described.plugin, described.options, name)
 
 
 def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Frozen:
@@ -90,8 +91,7 @@ def state_of(one: Frozen, section: TeacherSection) -> Mapping[str, Tensor]:
     if own is not None:
         weights.match(own, one.module, f"teacher '{one.name}'")
         return ChainMap(own, buffers)
-    file = cache.wanted(section.weights, one.spec.weights, one.plugin.bundled(one.options), one.name)
-    path = cache.require(file, one.name)
+    path = cache.require(Described(one.name, section, one.plugin, one.options, one.spec).wanted, one.name)
     what = f"teacher '{one.name}': {path}"
     held = weights.read(path)
     state = renamed(one, held, what)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unicscale import fp8, weights
 from unicscale.contracts import Features, TeacherSpec
+from unicscale.described import describe
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.frozen import DTYPES, Frozen, cast, frozen_of, state_of
 from unicscale.pixels import normalise
@@ -20,7 +21,6 @@ from unicscale.sharding import Engine
 from unicscale.sharding.units import compile_units
 from unicscale.standardize import update
 from unicscale.standardizers import make_standardizer
-from unicscale.teacher import find, options_of
 from unicscale.voice import say
 from unicscale.world import World
 
@@ -74,8 +74,7 @@ class Teachers:
     @staticmethod
     def dims_of(sections: Mapping[str, TeacherSection]) -> dict[str, int]:
         """Each teacher's width, without building it."""
-        plugins = {name: find(name, section) for name, section in sections.items()}
-        return {n: plugins[n].spec(options_of(plugins[n], n, s.options)).dim for n, s in sections.items()}
+        return {name: describe(name, section).spec.dim for name, section in sections.items()}
 
     def __call__(self, images: Tensor, *, observe: bool = True) -> dict[str, Features]:
         """Standardised targets on the student's grid of uint8 images (B, 3, H, W); the statistics see them.

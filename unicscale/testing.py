@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from unicscale import cache, weights
 from unicscale.contracts import Features
+from unicscale.described import describe
 from unicscale.errors import TeacherError
 from unicscale.frozen import Frozen, open_frozen, renamed
 from unicscale.recipe.sections import TeacherSection
-from unicscale.teacher import find, options_of
+from unicscale.teacher import find
 
 
 class TeacherContract:
@@ -149,12 +150,10 @@ class Subject:
     """The plug-in under test, opened once per class."""
 
     def __init__(self, name: str, options: dict[str, Any] | None, weights_: str | None) -> None:
-        plugin = find(name)
-        given = plugin.small if options is None else options
-        said = options_of(plugin, name, given)
-        self.name, self.has_file = name, weights_ is not None or plugin.bundled(said) is not None
-        brings_its_own = self.has_file or plugin.own_state(said) is not None
-        source = weights_ or ("auto" if brings_its_own else "random")
+        given = find(name).small if options is None else options
+        auto = describe(name, TeacherSection.model_validate(given))
+        self.name, self.has_file = name, weights_ is not None or auto.bundled is not None
+        source = weights_ or ("auto" if self.has_file or auto.brings_its_own else "random")
         self.section = TeacherSection.model_validate({**given, "weights": source})
         self.frozen = open_frozen(name, self.section)
         self.spec = self.frozen.spec
@@ -173,9 +172,7 @@ class Subject:
         """What its weights file holds, as it is written; its own entries where there is no file."""
         if not self.has_file:
             return dict(self.frozen.module.state_dict())
-        options = self.frozen.options
-        file = cache.wanted(self.section.weights, self.spec.weights, self.frozen.plugin.bundled(options), self.name)
-        return weights.read(cache.require(file, self.name))
+        return weights.read(cache.require(describe(self.name, self.section).wanted, self.name))
 
     def match(self, state: dict[str, Tensor]) -> None:
         """Rename and match, or match alone where the entries already carry the module's names."""

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from unicscale.described import Described
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An installed teacher; `list` shows them.")]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="[a=b]...", help="Its options: size=large text=true")]
@@ -46,7 +49,9 @@ def list_() -> None:
 @commands.command()
 def show(name: Name, settings: Settings = None) -> None:
     """What a teacher is and which options it takes."""
-    from unicscale.teacher import find, options_of, select
+    from unicscale.described import describe
+    from unicscale.recipe.sections import TeacherSection
+    from unicscale.teacher import find, select
 
     plugin, listed = find(name), select(name)
     fields = plugin.Options.model_fields
@@ -56,7 +61,7 @@ def show(name: Name, settings: Settings = None) -> None:
     if asked and not settings:
         print(f"  {'the rest':<14} depends on what you say: `unicscale teachers show {name} {asked[0]}=...`")
     else:
-        for label, value in _facts(plugin, options_of(plugin, name, parse(settings)), name).items():
+        for label, value in _facts(describe(name, TeacherSection.model_validate(parse(settings)))).items():
             print(f"  {label:<14} {value}")
     print("options" if fields else "no options of its own")
     for key, field in fields.items():
@@ -66,15 +71,15 @@ def show(name: Name, settings: Settings = None) -> None:
             print(f"      {field.description}")
 
 
-def _facts(plugin: Any, options: Any, name: str) -> dict[str, str]:
-    spec = plugin.spec(options)
+def _facts(described: Described) -> dict[str, str]:
+    spec = described.spec
     return {
         "tokens": f"{spec.dim} wide, one per {spec.patch}×{spec.patch} pixels",
         "native size": f"{spec.size} pixels" + (", no other" if spec.fixed_size else ""),
         "normalisation": f"mean {_numbers(spec.mean)}, deviation {_numbers(spec.std)}",
         "licence": spec.licence,
         "citation": spec.citation or "-",
-        "weights": _weights(plugin, options, spec, name),
+        "weights": _weights(described),
     }
 
 
@@ -85,10 +90,9 @@ def fetch(
     weights: WeightsOption = None,
 ) -> None:
     """Bring official weights into the cache ($UNICSCALE_CACHE); run it where there is a network."""
-    from unicscale import cache
+    from unicscale.described import describe
     from unicscale.fetch import fetch as bring
     from unicscale.recipe.sections import TeacherSection
-    from unicscale.teacher import find, options_of
 
     if name.endswith((".yaml", ".yml")):
         from unicscale.recipe import load
@@ -97,14 +101,14 @@ def fetch(
     else:
         sections = {name: TeacherSection.model_validate({**parse(settings), "weights": weights or "auto"})}
     for each, section in sections.items():
-        plugin = find(each, section)
-        options = options_of(plugin, each, section.options)
-        file = cache.wanted(section.weights, plugin.spec(options).weights, plugin.bundled(options), each)
-        if section.weights == "random" or file.url is None:
-            print(f"{each}: nothing to fetch (weights: {section.weights})")
+        described = describe(each, section)
+        file = described.file
+        if file is None or file.url is None:
+            said = "its own" if described.brings_its_own else section.weights
+            print(f"{each}: nothing to fetch (weights: {said})")
             continue
         state = "fetched" if bring(file, each) else "was here"
-        print(f"{each}: {state}: {file.path}\n  {plugin.spec(options).licence}; from {file.url}")
+        print(f"{each}: {state}: {file.path}\n  {described.spec.licence}; from {file.url}")
 
 
 @commands.command()
@@ -230,15 +234,18 @@ def _kinds(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
-def _weights(plugin: Any, options: Any, spec: Any, name: str) -> str:
-    from unicscale import cache
+def _weights(described: Described) -> str:
     from unicscale.errors import TeacherError
 
     try:
-        file = cache.wanted("auto", spec.weights, plugin.bundled(options), name)
+        file = described.file
     except TeacherError:
         return "no official file in this form: say `weights: PATH`"
+    if file is None:
+        return "its own"
     if file.url is None:
         return f"in the package: {file.path.name}"
-    here = f"here: {file.path}" if file.present else f"not here; `unicscale teachers fetch {name}` brings them"
+    here = (
+        f"here: {file.path}" if file.present else f"not here; `unicscale teachers fetch {described.name}` brings them"
+    )
     return f"{here} (from {file.url})"
