@@ -12,7 +12,7 @@ from unicscale_launch import checks
 from unicscale import cli
 from unicscale.cards import introduce
 from unicscale.described import describe
-from unicscale.errors import TeacherError
+from unicscale.errors import RecipeError, TeacherError
 from unicscale.frozen import open_frozen
 from unicscale.recipe import load
 from unicscale.recipe.sections import Launch, TeacherSection
@@ -25,6 +25,13 @@ from unicscale_teachers.scenes import Scenes
 class OwnOrNot(Scenes):
     def own_state(self, options):
         return self.build(options).state_dict() if options.knows == "dense" else None
+"""
+OF_ITS_WIDTH = """
+from unicscale_teachers.scenes import Scenes
+
+class OfItsWidth(Scenes):
+    class Options(Scenes.Options):
+        dim: int = 1
 """
 
 
@@ -65,3 +72,15 @@ def test_what_train_refuses_for_want_of_a_file_is_not_called_its_own() -> None:
     for refused in (lambda: introduce("one", section), lambda: open_frozen("one", section)):
         with pytest.raises(TeacherError, match="teacher 'one' has no official file in this form"):
             refused()
+
+
+def test_an_option_called_dim_is_the_plugins_own(tmp_path: Path) -> None:
+    (tmp_path / "wide.py").write_text(OF_ITS_WIDTH)
+    file = recipe_file(tmp_path, adapter=f"{tmp_path}/wide.py:OfItsWidth", dim=7)
+    assert describe("yesterday", load(file).teachers["yesterday"]).options.dim == 7
+    assert describe("yesterday", load(file, ["teachers.yesterday.dim=8"]).teachers["yesterday"]).options.dim == 8
+
+
+def test_a_plugin_without_an_option_called_dim_refuses_it() -> None:
+    with pytest.raises(RecipeError, match=r"'teachers\.one\.dim' is not a key\."):
+        describe("one", TeacherSection.model_validate({"plugin": "dino", "dim": 384}))

@@ -101,7 +101,8 @@ def check_pairs(answers: dict[str, Features], targets: dict[str, Features]) -> N
         if answer.summary.shape[-1] != target.summary.shape[-1] or answer.patches.shape[-1] != target.patches.shape[-1]:
             raise RecipeError(
                 f"teachers.{name}: the projector answers {answer.summary.shape[-1]} wide, "
-                f"the teacher's tokens are {target.summary.shape[-1]} wide. `teachers.{name}.dim` may be stale."
+                f"the teacher's tokens are {target.summary.shape[-1]} wide. "
+                "Build the projector with `dims` of the teachers' specs."
             )
         if answer.patches.shape[1] != target.patches.shape[1]:
             raise RecipeError(

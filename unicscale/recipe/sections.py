@@ -125,7 +125,6 @@ class TeacherSection(BaseModel):
     dtype: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"  # auto: the engine's
     compile: bool | None = None  # None: the engine's
     resolution: Literal["same_grid", "native", "student"] | int = "same_grid"
-    dim: Count | None = None  # stated by hand only where a plug-in cannot know it before loading
 
     @property
     def options(self) -> dict[str, Any]:
