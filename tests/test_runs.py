@@ -45,6 +45,9 @@ def recipe(out: Path | str = "runs/x", **changes: Any) -> Recipe:
         ({"data__augment": {"flip": 0.1}}, "data.augment.flip: 0.5 -> 0.1"),
         ({"teachers__two": {"weights": "random"}}, "teachers.two.weights: (not there) -> 'random'"),
         ({"teachers__one__size": {"embed_dim": 9}}, "teachers.one.size.embed_dim: 8 -> 9"),
+        ({"teachers__one__text": None}, "teachers.one.text: (not there) -> None"),
+        ({"teachers__one__size": {"embed_dim": 8, "ffn": None}}, "teachers.one.size.ffn: (not there) -> None"),
+        ({"student__options": {"norm_layer": None}}, "student.options.norm_layer: (not there) -> None"),
         ({"engine__dtype": "bf16"}, "engine.dtype: 'fp32' -> 'bf16'"),
         ({"loss__balance": {"kind": "none"}}, "loss.balance.kind: 'teacher_dropping' -> 'none'"),
     ],
@@ -91,6 +94,21 @@ def test_a_run_without_timed_saves_stays_one_when_it_is_read_back(tmp_path: Path
     folder = open_run(recipe(tmp_path / "run"))
     claim(folder, recipe(tmp_path / "run", save__every_minutes=None))
     assert load(folder.recipe).save.every_minutes is None
+
+
+def test_an_option_that_a_recipe_sets_to_null_stays_null_when_it_is_read_back(tmp_path: Path) -> None:
+    folder, said = open_run(recipe(tmp_path / "run")), recipe(tmp_path / "run", teachers__one__text=None)
+    claim(folder, said)
+    assert load(folder.recipe).teachers["one"].options["text"] is None
+    claim(folder, said)  # it goes on
+    with pytest.raises(CheckpointError, match=r"teachers\.one\.text: None -> \(not there\)"):
+        claim(folder, recipe(tmp_path / "run"))
+
+
+def test_keys_that_a_recipe_leaves_out_are_not_told_beside_a_new_teacher() -> None:
+    told = differences(recipe(), recipe(teachers__two={"weights": "random"}))
+    assert told == [f"teachers.two.{key}: (not there) -> {value!r}" for key, value in {
+        "dtype": "auto", "resolution": "same_grid", "weights": "random"}.items()]  # fmt: skip
 
 
 def test_starting_over_keeps_the_old_run_beside_the_new_one(tmp_path: Path) -> None:

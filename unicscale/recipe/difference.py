@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any
 
-from unicscale.recipe.sections import Recipe
+from unicscale.recipe.sections import Recipe, TeacherSection
 
 # these say where and how a run computes, not what: it may go on with others
 HARMLESS = (
@@ -17,6 +17,8 @@ HARMLESS = (
 )  # fmt: skip
 # another node may have the same file in another place: only the last part of these paths counts
 PATHS = ("data.train.*", "teachers.*.weights", "teachers.*.adapter", "standardize.path")
+# keys that belong to others, whose defaults nobody here knows: null is not the same as no word
+FREE = ("teachers.*", "student.options.*")
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -26,7 +28,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
         f"{key}: {_said(before, key)} -> {_said(after, key)}"
         for key in sorted(before | after)
         if not any(fnmatchcase(key, pattern) for pattern in HARMLESS)
-        and _compared(key, before.get(key)) != _compared(key, after.get(key))
+        and _compared(key, before) != _compared(key, after)
     ]
 
 
@@ -45,9 +47,17 @@ def flat(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def _compared(key: str, value: Any) -> Any:
+def _compared(key: str, values: dict[str, Any]) -> Any:
+    if key not in values and _free(key):
+        return ...
+    value = values.get(key)
     is_path = isinstance(value, str) and any(fnmatchcase(key, pattern) for pattern in PATHS)
     return PurePath(value).name if is_path else value
+
+
+def _free(key: str) -> bool:
+    ours = key.startswith("teachers.") and key.split(".")[2] in TeacherSection.model_fields
+    return any(fnmatchcase(key, pattern) for pattern in FREE) and not ours
 
 
 def _said(values: dict[str, Any], key: str) -> str:

@@ -45,6 +45,8 @@ def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load` reads back to the same thing."""
     tree = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
     tree["save"]["every_minutes"] = recipe.save.every_minutes  # the one key whose default is not null, and may be
+    for name, section in recipe.teachers.items():  # what an option is without a word, its plug-in alone knows
+        tree["teachers"][name] |= {key: None for key, value in section.options.items() if value is None}
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 
 
