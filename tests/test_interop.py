@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from unicscale.interop import native, unic
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.student import build_student
+from unicscale.teacher import open_teacher
 from unicscale.train import train
 
 OFFICIAL = Path(__file__).parent / "golden" / "unic_official_tiny.pth"
@@ -203,6 +205,21 @@ def test_our_own_file_gives_the_same_model_back(
 def test_a_teacher_that_nobody_offers_is_refused() -> None:
     with pytest.raises(UserError, match="dinno"):
         load("teacher:dinno")
+
+
+@pytest.mark.parametrize("opens", [lambda *said: load(f"teacher:{said[0]}", False, *said[1:]), open_teacher])
+def test_whose_weights_win_is_the_same_by_either_door(opens: Callable[..., torch.nn.Module], tmp_path: Path) -> None:
+    def weights_of(*said: object) -> torch.Tensor:
+        return next(opens("scenes", *said).parameters())
+
+    other = tmp_path / "other.safetensors"
+    plain = {name: t * 2 for name, t in open_teacher("scenes").module.state_dict().items()}
+    save_file(plain, other)
+    official, doubled = weights_of(), weights_of(None, {"weights": str(other)})
+    assert torch.equal(doubled, official * 2)  # the options' before the official ones
+    assert torch.equal(weights_of(other), doubled)
+    assert torch.equal(weights_of(other, {"weights": "nowhere.pth"}), doubled)  # one's own word before the options'
+    assert torch.equal(weights_of("auto", {"weights": str(other)}), official)
 
 
 def test_the_names_of_the_package_are_the_promised_ones() -> None:

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
@@ -213,16 +213,18 @@ def literals(annotation: Any) -> tuple[str, ...]:
 
 
 def open_teacher(
-    name: str, weights: str | None = None, options: dict[str, Any] | None = None, *, device: str = "cpu"
+    name: str, weights: str | Path | None = None, options: Mapping[str, Any] | None = None, *, device: str = "cpu"
 ) -> Frozen:
     """One teacher by itself, frozen, in eval mode and fp32: takes uint8 or its own normalised floats, gives Features.
 
+    `options` are the keys of its section in a recipe; `weights`, where given, wins over those among them.
     For evaluation the result also offers `classify(summary)`, `embed(summary)`, `embed_text(tokens)` and
     `tokenize(texts)`, where the plug-in has them; MetaCLIP and CLIP carry the text tower with `options={"text": True}`.
     """
     from unicscale.frozen import open_frozen
 
-    section = TeacherSection.model_validate({**(options or {}), "weights": weights or "auto"})
+    said = dict(options or {}) if weights is None else {**(options or {}), "weights": str(weights)}
+    section = TeacherSection.model_validate(said)
     return open_frozen(name, section, device)
 
 

@@ -13,7 +13,7 @@ from unicscale.contracts import Features, Seen
 from unicscale.errors import CheckpointError
 from unicscale.interop import native, unic
 from unicscale.interop.opened import Opened
-from unicscale.recipe.sections import TeacherSection
+from unicscale.teacher import open_teacher
 
 
 class Model(nn.Module):
@@ -55,7 +55,7 @@ def load(
     """A run folder, checkpoint, export, our safetensors, an official UNIC file or `teacher:NAME`, ready to use."""
     name = str(source)
     if name.startswith("teacher:"):
-        return _teacher(name.removeprefix("teacher:"), weights, dict(options or {}))
+        return open_teacher(name.removeprefix("teacher:"), weights, options)
     opened = read(name)
     if not projectors:
         opened.student.projector = None
@@ -73,10 +73,3 @@ def read(source: str | Path) -> Opened:
             "`unicscale teachers list` names them."
         )
     return native.read(path) if path.is_dir() or path.suffix == ".safetensors" else unic.read(path)
-
-
-def _teacher(name: str, weights: str | Path | None, options: dict[str, Any]) -> nn.Module:
-    from unicscale.frozen import open_frozen  # imports the plug-in named, and only that
-
-    section = TeacherSection.model_validate({"weights": str(weights or "auto"), **options})
-    return open_frozen(name, section)
