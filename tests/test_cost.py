@@ -18,7 +18,7 @@ from unicscale.cost import costs, flops, memory, report
 from unicscale.cost.shapes import Shapes
 from unicscale.errors import RecipeError
 from unicscale.loss import distil
-from unicscale.recipe import Recipe, load
+from unicscale.recipe import Recipe, dump, load
 from unicscale.recipe.sections import EngineSection
 from unicscale.sharding import Engine, build_engine
 from unicscale.student import build_student
@@ -167,10 +167,36 @@ def test_ranks_of_one_host_share_its_memory_so_nothing_lies_there_whole(reposito
     assert set(costs(recipe, 8, 80.0).placement.values()) == {"none"}
 
 
-def test_ranks_that_do_not_divide_a_step_are_refused() -> None:
+REFUSED = {
+    "ranks that do not divide a step": (
+        [], 3, "data.images_per_step: 8 images do not divide over 3 ranks. The nearest numbers that do are 6 or 9.",
+    ),
+    "a micro-batch that does not divide a share": (
+        ["data.micro_batch=3"], 2, "data.micro_batch: 3 does not divide a rank's 4 images. These do: [1, 2, 4].",
+    ),
+    "copies that ranks cannot share": (
+        ["engine.kind=fsdp2", "engine.replicate=3"], 4, "'engine.replicate' is 3, which does not divide 4 ranks.",
+    ),
+    "blocks that nobody reads": (
+        ["projector.blocks=[0]"], 1, "projector.blocks stops at block 0: those after it would never be trained.",
+    ),
+    "a sharded teacher without an engine for it": (
+        ["teachers.a.shard=full"], 1, "'shard: full' needs a sharding engine.",
+    ),
+    "the smaller of two sizes": (
+        ["teachers.a.resolution=student", "stages.0.size=[96, 112]"], 1,
+        "'teachers.a.resolution': 96 pixels are no multiple of its patch of 14.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_plan_refuses_what_training_refuses_in_the_same_words(tmp_path: Path, case: str) -> None:
+    overrides, count, said = REFUSED[case]
+    (tmp_path / "r.yaml").write_text(dump(small()))
     with pytest.raises(RecipeError) as refused:
-        costs(small(), 3, 80.0)
-    assert str(refused.value) == "data.images_per_step: 8 cannot be split over 3 ranks."
+        costs(load(tmp_path / "r.yaml", overrides), count, 80.0)
+    assert str(refused.value).startswith(said)
 
 
 def test_the_plan_of_unic_l_takes_less_than_ten_seconds(repository: Path) -> None:

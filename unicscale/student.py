@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from unicscale import rng
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen
-from unicscale.errors import RecipeError
 from unicscale.pixels import normalise
-from unicscale.projector import Projector, build_projector
+from unicscale.projector import Projector, build_projector, refuse_idle_blocks
 from unicscale.recipe import sections
 from unicscale.vit import Trunk, build_trunk
 
@@ -52,11 +51,7 @@ def build_student(section: sections.Student, projector: sections.Projector, dims
     trunk = build_trunk(section, size)
     with torch.device("meta"):
         head = build_projector(projector, width=trunk.width, depth=trunk.depth, prefix=trunk.prefix, dims=dims)
-    if head.blocks[-1] != trunk.depth - 1:
-        raise RecipeError(
-            f"projector.blocks stops at block {head.blocks[-1]}: those after it would never be trained. "
-            f"Add the last one, {trunk.depth - 1} or -1."
-        )
+    refuse_idle_blocks(head, trunk.depth)
     return Student(trunk, head)
 
 

@@ -8,10 +8,13 @@ from unicscale.cost import flops, memory
 from unicscale.cost.shapes import Shapes, numbers
 from unicscale.data.order import Order
 from unicscale.data.sources import open_images
-from unicscale.errors import DataError, RecipeError
-from unicscale.plan import Plan
+from unicscale.errors import DataError
+from unicscale.plan import Plan, share
+from unicscale.projector import refuse_idle_blocks
 from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Source
+from unicscale.sharding.placement import refuse_sharding, refuse_uneven
+from unicscale.vit import check_size
 
 PEAK, SHARE = 790e12, 0.6  # FLOP/s that large bf16 GEMMs reach on an H200, and what a good run gets of it
 IMAGENET = 1_281_167
@@ -64,13 +67,11 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
     ranks = gpus or recipe.launch.ranks
     notes: list[str] = []
     plan = planned(recipe, notes)
-    share, rest = divmod(recipe.data.images_per_step, ranks)
-    if rest:
-        raise RecipeError(f"data.images_per_step: {recipe.data.images_per_step} cannot be split over {ranks} ranks.")
-    micro = min(recipe.data.micro_batch or share, share)
+    micro, micro_batches = share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)
     shapes = Shapes.of(recipe)
+    refuse_unfit(recipe, shapes, ranks)
     held = int(device * GIB) if device is not None and recipe.engine.device != "cpu" else None
-    static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro < share)
+    static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro_batches > 1)
     placement, beside = memory.teachers(shapes, recipe.teachers, recipe.engine, ranks, held)
     fused = held is not None and recipe.projector.kind == "ladder" and memory.gathers_all(shapes, recipe.engine, held)
     stages = []
@@ -84,6 +85,22 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
     parameters = {"student": numbers(shapes.trunk), "projector": numbers(shapes.projector)}
     parameters |= {f"teacher {name}": numbers(one) for name, one in shapes.teachers.items()}
     return Costs(ranks, device, micro, parameters, placement, stages, notes)
+
+
+def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
+    """What `train` would refuse for its shapes or its ranks, in its words: a plan that holds is one that begins."""
+    from unicscale.targets import input_size
+
+    refuse_idle_blocks(shapes.projector, shapes.trunk.depth)
+    if recipe.engine.kind == "fsdp2":
+        refuse_uneven(recipe.engine.replicate, ranks)
+    for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
+        check_size(size, shapes.trunk.patch)
+        for name, one in shapes.teachers.items():
+            input_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
+    for section in recipe.teachers.values():
+        if recipe.engine.kind == "plain":
+            refuse_sharding(section.shard)
 
 
 def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:

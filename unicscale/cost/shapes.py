@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unicscale.frozen import frozen_of
-from unicscale.projector import build_projector
+from unicscale.projector import Projector, build_projector
 from unicscale.recipe import Recipe
 from unicscale.vit import Trunk, build_trunk
 
@@ -21,7 +21,7 @@ class Shapes:
     """What is trained and who teaches."""
 
     trunk: Trunk
-    projector: nn.Module
+    projector: Projector
     teachers: dict[str, Any]  # name -> Frozen
     teacher_bytes: dict[str, int]  # of its weights, in the precision it runs in
     small: int  # bytes per number of what the engine computes in

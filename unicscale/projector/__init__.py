@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from unicscale.errors import RecipeError
 from unicscale.projector.ladder import Ladder
 from unicscale.projector.mlp import TopMLP
 from unicscale.projector.rung import Projector, Rung
 from unicscale.projector.transformer import TransformerProjector
 from unicscale.recipe import sections
 
-__all__ = ["Projector", "Rung", "build_projector", "dims_of"]
+__all__ = ["Projector", "Rung", "build_projector", "dims_of", "refuse_idle_blocks"]
 
 KINDS = {"ladder": Ladder, "mlp": TopMLP, "transformer": TransformerProjector}
 # of several linear layers in a row, the last one's rows are the teacher's width
@@ -38,3 +39,13 @@ def dims_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
             teacher, number = match["teacher"] or match["reader"], int(match["number"] or 0)
             found[teacher] = max(found.get(teacher, (-1, 0)), (number, len(tensor)))
     return {teacher: dim for teacher, (_, dim) in found.items()}
+
+
+def refuse_idle_blocks(head: Projector, depth: int) -> None:
+    """What is to be trained must be read to its last block."""
+    last = head.blocks[-1]
+    if last != depth - 1:
+        raise RecipeError(
+            f"projector.blocks stops at block {last}: those after it would never be trained. "
+            f"Add the last one, {depth - 1} or -1."
+        )

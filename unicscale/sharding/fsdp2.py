@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from unicscale.errors import RecipeError
 from unicscale.sharding.base import BaseEngine, Pieces, materialise
 from unicscale.sharding.pieces import piece_of
-from unicscale.sharding.placement import memory_of, place
+from unicscale.sharding.placement import memory_of, place, refuse_uneven
 from unicscale.sharding.units import prepare, units
 from unicscale.sharding.update import Update
 from unicscale.world import World
@@ -106,6 +105,5 @@ def mesh_of(world: World, replicate: int) -> DeviceMesh:
     kind = world.device.type
     if replicate == 1:
         return init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
-    if world.size % replicate:
-        raise RecipeError(f"'engine.replicate' is {replicate}, which does not divide {world.size} ranks.")
+    refuse_uneven(replicate, world.size)
     return init_device_mesh(kind, (replicate, world.size // replicate), mesh_dim_names=("replicate", "shard"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from unicscale.errors import RecipeError
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,3 +28,15 @@ def memory_of(device: torch.device) -> int | None:
     import torch
 
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def refuse_sharding(how: str) -> None:
+    """Of a teacher, where every rank holds everything."""
+    if how == "full":
+        raise RecipeError("'shard: full' needs a sharding engine. Set engine.kind to fsdp2 or zero3, or shard: none.")
+
+
+def refuse_uneven(replicate: int, ranks: int) -> None:
+    """Whole copies, each on as many ranks as the next."""
+    if ranks % replicate:
+        raise RecipeError(f"'engine.replicate' is {replicate}, which does not divide {ranks} ranks.")

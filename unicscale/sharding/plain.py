@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unicscale.errors import RecipeError
 from unicscale.sharding.base import BaseEngine, Pieces, materialise
 from unicscale.sharding.pieces import piece_of
+from unicscale.sharding.placement import refuse_sharding
 from unicscale.sharding.units import prepare
 from unicscale.sharding.update import Update
 
@@ -40,10 +40,7 @@ class PlainEngine(BaseEngine):
 
     def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
         """Nothing is sharded here: every rank holds the whole teacher."""
-        if how == "full":
-            raise RecipeError(
-                "'shard: full' needs a sharding engine. Set engine.kind to fsdp2 or zero3, or shard: none."
-            )
+        refuse_sharding(how)
         return materialise(module, self.world.device, torch.nan)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
