@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from unicscale.errors import RecipeError, nearest
-from unicscale.evaluate.datasets import TRANSFER
 from unicscale.evaluate.gains import gain
+from unicscale.evaluate.names import TRANSFER
 
 Table = dict[str, dict[str, dict[str, Any]]]  # score -> model -> {value, low, high, higher_is_better}
 NO_CONTEST = ("statistics/", "speed/")  # facts, in which nobody is better
