@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unicscale.columns import columns
 from unicscale.states import State
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ def jobs(
         print("no runs: none below runs/, none started by launch/slurm.py or launch/local.py")
         return
     rows = [COLUMNS, *map(_row, found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row, status in zip(rows, [None, *found], strict=True):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line, status in zip(columns(rows), [None, *found], strict=True):
+        print(line)
         if status is not None and status.state in REASONED and status.why:
             print(f"    {status.why}")
 
