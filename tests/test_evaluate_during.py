@@ -13,11 +13,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from unicscale import evaluate
 from unicscale.contracts import Features, Seen
 from unicscale.data.loader import open_eval
 from unicscale.errors import DataError, RecipeError
-from unicscale.evaluate.during import frozen
+from unicscale.evaluate.during import asked_for, during, frozen
 from unicscale.evaluate.knn import nearest, vote
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe.sections import Evaluate
@@ -115,7 +114,7 @@ def twice(images: torch.Tensor, observe: bool) -> dict[str, Features]:
 
 
 def test_knn_leaves_each_image_out_of_its_own_neighbours(data):
-    measured = evaluate.during(Evaluate(tasks=["knn"]), Eyes(), World(), val=[str(data / "train")], size=32, batch=7)
+    measured = during(Evaluate(tasks=["knn"]), Eyes(), World(), val=[str(data / "train")], size=32, batch=7)
     images, labels, _ = next(iter(open_eval(str(data / "train"), size=32)))
     summaries = images.float().mean((2, 3)) - 128
     correct = 0
@@ -134,7 +133,7 @@ def test_modes_and_generators_are_left_alone_even_by_an_error(data):
         assert not any(module.training for module in student.modules())
         raise ZeroDivisionError
     assert [module.training for module in student.modules()] == [True, True, True, False]
-    evaluate.during(Evaluate(tasks=["knn"]), student[0], World(), val=[str(data / "val")], size=32)
+    during(Evaluate(tasks=["knn"]), student[0], World(), val=[str(data / "val")], size=32)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -145,9 +144,7 @@ def test_the_number_of_images_is_bounded(data):
         seen.append(len(images))
         return Eyes().eval()(images)
 
-    evaluate.during(
-        Evaluate(tasks=["knn"], max_images=11), student, World(), val=[str(data / "train")], size=32, batch=4
-    )
+    during(Evaluate(tasks=["knn"], max_images=11), student, World(), val=[str(data / "train")], size=32, batch=4)
     assert seen == [4, 4, 4], "the last batch is padded: a compiled student would be compiled anew for another shape"
 
 
@@ -157,12 +154,12 @@ def test_what_cannot_be_measured_is_refused_before_the_run_begins(data, tmp_path
         train(load_recipe(str(recipe)))
     assert not (tmp_path / "r").exists()
     with pytest.raises(RecipeError, match=r"name evaluate\.data or data\.val"):
-        evaluate.asked_for(Evaluate(every_epochs=1), [])
+        asked_for(Evaluate(every_epochs=1), [])
     flat = tmp_path / "flat"
     tiny_sets.picture(flat / "a.png", 0, 0)
     tiny_sets.picture(flat / "b.png", 0, 1)
     with pytest.raises(DataError, match="knn needs labels, one folder per class"):
-        evaluate.during(Evaluate(tasks=["knn"]), Eyes(), World(), val=[str(flat)], size=32)
+        during(Evaluate(tasks=["knn"]), Eyes(), World(), val=[str(flat)], size=32)
     recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "r", every_epochs=1, tasks=["knn"])
     with pytest.raises(DataError, match="knn needs labels, one folder per class"):
         train(load_recipe(str(recipe), [f"evaluate.data={flat}"]))
@@ -172,9 +169,7 @@ def test_what_cannot_be_measured_is_refused_before_the_run_begins(data, tmp_path
 def test_padding_counts_for_nothing(data):
     section, losses = Evaluate(tasks=["loss"]), []
     for batch in (1, 7, 64):
-        found = evaluate.during(
-            section, Answering(), World(), val=[str(data / "val")], size=32, batch=batch, teachers=twice
-        )
+        found = during(section, Answering(), World(), val=[str(data / "val")], size=32, batch=batch, teachers=twice)
         losses.append(found["val/loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-6) and losses[2] == pytest.approx(losses[0], rel=1e-6)
 

@@ -19,9 +19,10 @@ from unicscale import load
 from unicscale.commands.evaluation import evaluate, features
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
-from unicscale.evaluate import datasets, shelf, suites
+from unicscale.evaluate import shelf, suites
 from unicscale.evaluate.compare import gains, published, summary, tabulate, text_table
 from unicscale.evaluate.extract import sha_of_images
+from unicscale.evaluate.names import TRANSFER
 from unicscale.evaluate.subject import open_subject
 from unicscale.evaluate.task import Settings
 from unicscale.interop.native import Description, write
@@ -155,7 +156,7 @@ def test_missing_data_sets_are_listed_with_their_place_and_origin_and_the_rest_r
 """
         in shown
     )
-    assert set(json.loads((tmp_path / "t.json").read_text())["missing"]) == set(datasets.TRANSFER) - {"dtd"}
+    assert set(json.loads((tmp_path / "t.json").read_text())["missing"]) == set(TRANSFER) - {"dtd"}
 
 
 def test_a_task_asked_for_by_name_without_its_data_is_an_error_and_writes_nothing(student, tmp_path):
@@ -319,7 +320,7 @@ def test_the_gain_is_over_the_best_teacher_of_each_task():
 
 
 def test_transfer_is_the_mean_of_all_fifteen_or_nothing():
-    some = {name: float(n) for n, name in enumerate(datasets.TRANSFER)}
+    some = {name: float(n) for n, name in enumerate(TRANSFER)}
     assert tabulate([result("ours", False, **some)])["transfer"]["ours"]["value"] == pytest.approx(7.0)
     del some["pets"]
     assert "transfer" not in tabulate([result("ours", False, **some)])

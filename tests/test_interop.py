@@ -16,7 +16,7 @@ from golden_method import assert_near
 from safetensors.torch import load_file, save_file
 
 import unicscale
-from unicscale import Features, Seen, checkpoint, load, scenes
+from unicscale import Features, Seen, checkpoint, load, scenes, weights
 from unicscale.errors import CheckpointError, UserError
 from unicscale.interop import native, unic
 from unicscale.recipe import load as load_recipe
@@ -30,7 +30,7 @@ EXPECTED = load_file(OFFICIAL.with_name("unic_official_tiny.expected.safetensors
 
 
 def content() -> dict:
-    return unic.safe_load(OFFICIAL)
+    return weights.read(OFFICIAL)
 
 
 @pytest.mark.parametrize("size", [56, 84])
@@ -142,7 +142,7 @@ class Payload:
 def test_nothing_in_a_foreign_file_is_executed(tmp_path: Path) -> None:
     trace, path = tmp_path / "trace", tmp_path / "hostile.pth"
     torch.save(content() | {"extra": Payload(f"touch {trace}")}, path)
-    with pytest.raises(CheckpointError, match="refused, because loading it would run code"):
+    with pytest.raises(CheckpointError, match=r"refused: reading it would call \w+\.system, and weights need no code"):
         load(path)
     assert not trace.exists()
 
@@ -153,7 +153,16 @@ def test_files_that_are_something_else_are_refused_with_what_they_hold(tmp_path:
     with pytest.raises(CheckpointError, match=r"no 'encoder\.pos_embed' in it, so .* It has fc\.weight"):
         load(path)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"other\.pth: "):
+    with pytest.raises(CheckpointError, match=r"other\.pth: not a file of weights: "):
+        load(path)
+    path.write_text("\n<!DOCTYPE html><html><body>Please log in</body></html>")
+    with pytest.raises(CheckpointError, match=r"other\.pth: this is a web page, not weights"):
+        load(path)
+    path.write_bytes(OFFICIAL.read_bytes()[:9999])
+    with pytest.raises(CheckpointError, match=r"other\.pth: 9,999 bytes, and not a whole weights file"):
+        load(path)
+    torch.save([torch.zeros(1)], path)
+    with pytest.raises(CheckpointError, match=r"other\.pth: holds a list, not a dictionary of tensors"):
         load(path)
     with pytest.raises(CheckpointError, match="'nowhere' is neither a file nor a folder here"):
         load("nowhere")

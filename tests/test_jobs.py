@@ -21,6 +21,7 @@ from unicscale.follow import follow
 from unicscale.launches import PATIENCE, note_launch
 from unicscale.lock import Holder, Lock
 from unicscale.runs import RunFolder
+from unicscale.states import State
 from unicscale.stop import seconds_left
 
 OUTSIDE = {"job": "3", "submission": "slurm-3.0", "restart": 0, "host": "n1", "pid": 1}
@@ -63,17 +64,31 @@ def ended(code: int, **more: object) -> dict:
         ([], None, "unknown"),
         ([ended(6) | {"job": "2"}], None, "unknown"),  # submitted again
         ([OUTSIDE], {"3": ("CANCELLED", "")}, "cancelled"),
+        ([ended(0)], {"3": ("RUNNING", "n1")}, "ending"),
+        ([], {}, "gone"),
     ],
 )
 def test_the_state_follows_from_queue_and_folder(
     tmp_path: Path, launches: list, queue: dict | None, state: str
 ) -> None:
-    assert jobs.status(a_run(tmp_path / "run", *launches, queued="3"), queue).state == state
+    assert jobs.status(a_run(tmp_path / "run", *launches, queued="3"), queue).state is State(state)
 
 
 @pytest.mark.parametrize(("launch", "state"), [(ended(75), "stopped"), (OUTSIDE, "died")])
 def test_a_run_that_slurm_never_had_needs_no_answer_from_it(tmp_path: Path, launch: dict, state: str) -> None:
     assert jobs.status(a_run(tmp_path / "run", launch), None).state == state
+
+
+def test_every_state_is_documented_with_its_sentence(repository: Path) -> None:
+    rows = [f"| `{state}` | {state.says} |" for state in State]
+    said = (repository / "docs" / "launch.md").read_text().splitlines()
+    assert [line for line in said if line in rows] == rows
+
+
+def test_a_state_is_its_word_wherever_it_is_written(tmp_path: Path) -> None:
+    a_run(tmp_path / "run", ended(0))
+    said = CliRunner().invoke(app, ["jobs", "run", "--json"], catch_exceptions=False)
+    assert json.loads(said.output)["state"] == "finished" == f"{State.FINISHED}"
 
 
 def test_stop_does_not_say_nothing_to_stop_while_slurm_does_not_answer(tmp_path: Path) -> None:

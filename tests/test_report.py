@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,18 @@ def test_half_a_line_costs_that_line_only() -> None:
         lines.write('{"step": 4, "images": 25')
     report("runs/a")
     assert "1 lines of metrics.jsonl cannot be read" in (run.report / "index.html").read_text()
+
+
+@pytest.mark.parametrize("optimised", [[], ["-O"]])
+def test_a_line_that_is_none_of_ours_is_not_believed_however_python_runs(tmp_path: Path, optimised: list[str]) -> None:
+    ours = {"step": 1, "images": 8, "stage": 0, "loss": 1.0}
+    foreign = [ours | {"step": "2"}, {"step": 3, "loss": 1.0}, [4], 5, None]
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in (ours, *foreign)))
+    see = "import sys, pathlib; from unicscale.report.course import course_of; c = course_of(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, *optimised, "-c", f"{see}; print(len(c.steps), c.torn)", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["1", "5"], done.stderr
 
 
 def test_every_figure_on_the_page_is_there_and_shows_something() -> None:

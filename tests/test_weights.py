@@ -64,6 +64,22 @@ def test_a_truncated_file_is_called_truncated(tmp_path: Path) -> None:
     assert "not a whole weights file" in refusal("dino", tmp_path / "half.safetensors")
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_wherever_a_file_is_cut_it_is_refused_in_words(form: str, tmp_path: Path) -> None:
+    file, held = tmp_path / "cut.pth", {"weight": torch.zeros(3)}
+    save_file(held, file) if form == "safetensors" else torch.save(
+        held, file, _use_new_zipfile_serialization=form == "zip"
+    )
+    whole = file.read_bytes()
+    for length in range(0, len(whole) - 1, 3):
+        file.write_bytes(whole[:length])
+        with pytest.raises(
+            TeacherError,
+            match=r"cut\.pth: .*(not a whole weights file|not a file of weights|refused: reading it would call \w)",
+        ):
+            weights.read(file)
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pth").touch()
     assert "0 bytes, and not a whole weights file" in refusal("dino", tmp_path / "empty.pth")

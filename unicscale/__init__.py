@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unicscale.contracts import Batch, Features, Loss, Progress, Seen
@@ -13,20 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Features", "Loss", "Progress", "Seen", "Standardizer", "distil", "load"]
 __version__ = "0.1.0"
+# torch takes seconds to import: `unicscale check` must not pay for names it never touches
+WHERE = {"Standardizer": "unicscale.standardize", "distil": "unicscale.loss", "load": "unicscale.interop"}
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import: `unicscale check` must not pay for names it never touches
-    if name == "load":
-        from unicscale.interop import load
-
-        return load
-    if name == "distil":
-        from unicscale.loss import distil
-
-        return distil
-    if name == "Standardizer":
-        from unicscale.standardize import Standardizer
-
-        return Standardizer
+    if name in WHERE:
+        return getattr(import_module(WHERE[name]), name)
     raise AttributeError(f"module 'unicscale' has no attribute '{name}'")

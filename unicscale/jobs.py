@@ -15,6 +15,7 @@ from unicscale.launches import known_runs
 from unicscale.lock import alive, read
 from unicscale.runs import RunFolder, facts_of, write_whole
 from unicscale.scheduler import Queue, scancel, slurm_state, squeue
+from unicscale.states import State
 
 SET_ASIDE = re.compile(r"before-\d+")  # what --fresh started over from: not a run of its own
 TAIL = 65536  # bytes of metrics.jsonl that are read for the last numbers
@@ -25,7 +26,7 @@ class Status:
     """One line of `unicscale jobs`."""
 
     run: str
-    state: str  # queued, requeued, starting, running, finished, stopped, failed, died, cancelled, unknown, damaged
+    state: State
     job: str | None = None
     where: str = ""
     step: int = 0
@@ -79,7 +80,7 @@ def _readable(run: RunFolder, queue: Queue | None) -> Status:
         return status(run, queue)
     except (CheckpointError, OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         said = str(problem) if isinstance(problem, CheckpointError | OSError) else f"run.json is not ours: {problem!r}"
-        return Status(str(run.root), "damaged", why=said.splitlines()[0])
+        return Status(str(run.root), State.DAMAGED, why=said.splitlines()[0])
 
 
 def status(run: RunFolder, queue: Queue | None) -> Status:
@@ -96,7 +97,7 @@ def status(run: RunFolder, queue: Queue | None) -> Status:
     records = tail(run.metrics)
     return Status(
         run=str(run.root),
-        state="unknown" if unsure and not held else _state(in_queue, held, last),
+        state=State.UNKNOWN if unsure and not held else _state(in_queue, held, last),
         job=job,
         where=nodes or last.get("nodes") or last.get("host", ""),
         step=next((r["step"] for r in reversed(records) if "step" in r), 0),
@@ -122,17 +123,17 @@ def _may_be_queued(facts: dict[str, Any], last: dict[str, Any]) -> bool:
     return last.get("job") != facts["queued"] or last.get("ended", {}).get("exit") in (None, 75)
 
 
-def _state(in_queue: str, held: bool, last: dict[str, Any]) -> str:
+def _state(in_queue: str, held: bool, last: dict[str, Any]) -> State:
     if held:
-        return "running"
+        return State.RUNNING
     if in_queue in ("PENDING", "REQUEUED", "CONFIGURING"):
-        return "requeued" if last else "queued"
+        return State.REQUEUED if last else State.QUEUED
     if in_queue in ("RUNNING", "SUSPENDED"):
-        return "ending" if "ended" in last and last["ended"].get("exit") == 0 else "starting"
+        return State.ENDING if "ended" in last and last["ended"].get("exit") == 0 else State.STARTING
     ended = last.get("ended")
     if ended is None:
-        return "cancelled" if in_queue == "CANCELLED" else "died" if last else "gone"
-    return {0: "finished", 75: "stopped"}.get(ended.get("exit"), "failed")
+        return State.CANCELLED if in_queue == "CANCELLED" else State.DIED if last else State.GONE
+    return {0: State.FINISHED, 75: State.STOPPED}.get(ended.get("exit"), State.FAILED)
 
 
 def _eta(records: list[dict[str, Any]], steps: int | None) -> float | None:
@@ -168,16 +169,16 @@ def stop(run: RunFolder, who: str) -> str:
     """Ask a run to save and leave, or take it out of the queue; what was done, in words."""
     now = status(run, squeue())
     launches = now.launches
-    if now.state in ("queued", "requeued"):
+    if now.state in (State.QUEUED, State.REQUEUED):
         scancel(str(now.job))
         return f"{run.root}: was {now.state}; job {now.job} is cancelled. The same command goes on."
-    if now.state == "unknown":
+    if now.state is State.UNKNOWN:
         raise RunError(
             f"{run.root}: Slurm does not answer, so nobody can say whether job {now.job} waits or runs.\n"
             f"  Try again where `squeue` works, or `scancel {now.job}` there."
         )
-    if now.state not in ("running", "starting"):
+    if now.state not in (State.RUNNING, State.STARTING):
         return f"{run.root}: nothing to stop, it is {now.state}."
-    meant = launches + (now.state == "starting")
+    meant = launches + (now.state is State.STARTING)
     write_whole(run.stop_request, json.dumps({"launch": meant, "by": who}) + "\n")
     return f"{run.root}: asked to stop; it saves at the end of its step and leaves. The same command goes on."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from unicscale import evaluate
 from unicscale.assembly import Parts, assemble, survey
 from unicscale.errors import BlewUp, DataError, StoppedOnRequest
+from unicscale.evaluate.during import during, refuse_unfit
 from unicscale.failures import Streak, explained
 from unicscale.launches import owned_run
 from unicscale.loss import distil
@@ -24,7 +24,7 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
     try:
         with joined(recipe.engine) as world:
             if recipe.evaluate.every_epochs:
-                world.on_main(lambda: evaluate.refuse_unfit(recipe.evaluate, recipe.data.val))
+                world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val))
             loader = survey(recipe, world)
             with owned_run(recipe, world, fresh=fresh) as run:
                 open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
@@ -106,7 +106,7 @@ def measure(parts: Parts) -> dict[str, Any]:
     size = parts.plan.size(progress.step - 1, recipe.seed)
     at = {"step": progress.step, "images": progress.images, "stage": progress.stage}
     try:
-        return at | evaluate.during(
+        return at | during(
             recipe.evaluate, parts.engine.student, parts.world,
             val=recipe.data.val, size=size, teachers=parts.teachers, loss=recipe.loss,
         )  # fmt: skip

@@ -6,8 +6,10 @@ import argparse
 import math
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -17,42 +19,64 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unicscale import rng
-from unicscale.errors import TeacherError
+from unicscale.errors import TeacherError, UserError
 from unicscale.world import World
 
+# whatever torch's unpickler, the zip directory or safetensors trip over where bytes are missing or flipped
+TORN = (
+    SafetensorError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+)
 HTML = (b"<!doc", b"<html", b"<?xml")
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Everything a weights file holds, without running any code it may carry; TeacherError says what is wrong."""
+def read(path: str | Path, error: type[UserError] = TeacherError) -> dict[str, Any]:
+    """Everything a foreign file holds, without running any code it may carry; `error` says what is wrong with it.
+
+    The one reader of files that others wrote: teachers' weights, and the checkpoints of the authors of UNIC.
+    """
+    path = Path(path)
     if not path.is_file():
-        raise TeacherError(f"{path}: no such file. `weights:` takes auto, a path, a URL, hf:repo, timm:id or random.")
-    with path.open("rb") as stream:
-        head = stream.read(16)
-    if head[:5].lower() in HTML or head.lstrip()[:5].lower() in HTML:
-        raise TeacherError(
-            f"{path}: this is a web page, not weights: the download was answered by a login or an error page.\n"
-            "  Delete it, open the address in a browser, and save the file itself."
-        )
+        raise error(f"{path}: no such file. `weights:` takes auto, a path, a URL, hf:repo, timm:id or random.")
     try:
-        return _read_safetensors(path) if head[8:9] == b"{" else _read_torch(path, zipped=head[:2] == b"PK")
-    except (SafetensorError, RuntimeError, EOFError, OSError) as problem:
-        cause = (str(problem).splitlines() or [type(problem).__name__])[0][:160]
-        raise TeacherError(
-            f"{path}: {path.stat().st_size:,} bytes, and not a whole weights file (truncated?): {cause}\n"
-            "  Delete it and fetch it again: `unicscale teachers fetch` checks and resumes."
+        return _read_as_it_begins(path, error)
+    except TORN as problem:
+        raise error(
+            f"{path}: {path.stat().st_size:,} bytes, and not a whole weights file (truncated?): {_first(problem)}\n"
+            "  Delete it and fetch it again: for a teacher's file, `unicscale teachers fetch` checks and resumes."
         ) from problem
     except pickle.UnpicklingError as problem:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(problem))
+        asked = re.search(r"GLOBAL (\w[\w.]*)", str(problem))
         if asked:
-            raise TeacherError(
+            raise error(
                 f"{path}: refused: reading it would call {asked[1]}, and weights need no code.\n"
                 "  Nothing of it was executed. Get the file from its authors, or convert it to safetensors elsewhere."
             ) from problem
-        raise TeacherError(f"{path}: not a file of weights: {str(problem).splitlines()[0][:160]}") from problem
+        raise error(f"{path}: not a file of weights: {_first(problem)}") from problem
+
+
+def _read_as_it_begins(path: Path, error: type[UserError]) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if head[:5].lower() in HTML or head.lstrip()[:5].lower() in HTML:
+        raise error(
+            f"{path}: this is a web page, not weights: the download was answered by a login or an error page.\n"
+            "  Delete it, open the address in a browser, and save the file itself."
+        )
+    held = _read_safetensors(path) if head[8:9] == b"{" else _read_torch(path, zipped=head[:2] == b"PK")
+    if not isinstance(held, Mapping):
+        raise error(f"{path}: holds a {type(held).__name__}, not a dictionary of tensors.")
+    return dict(held)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -60,14 +84,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
 
 
-def _read_torch(path: Path, zipped: bool) -> dict[str, Tensor]:
+def _read_torch(path: Path, zipped: bool) -> Any:
     # the authors of UNIC, DeiT-III and dBOT keep their command line beside the weights; nothing else is let through
     with torch.serialization.safe_globals([argparse.Namespace]):
         # mapped, not read: rank 0 touches one tensor at a time, so the file never stands in memory beside its copy
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    if not isinstance(held, dict):
-        raise TeacherError(f"{path}: holds a {type(held).__name__}, not a dictionary of weights.")
-    return held
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def _first(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
 
 
 # --- matching -------------------------------------------------------------------------------------

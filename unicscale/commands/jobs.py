@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unicscale.columns import columns
+from unicscale.states import State
+
 if TYPE_CHECKING:
     from unicscale.jobs import Status
 
 COLUMNS = ("run", "state", "job", "step", "loss", "left", "where")
+REASONED = (State.FAILED, State.STOPPED, State.UNKNOWN, State.DAMAGED)  # below these stands why
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +42,9 @@ def jobs(
         print("no runs: none below runs/, none started by launch/slurm.py or launch/local.py")
         return
     rows = [COLUMNS, *map(_row, found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row, status in zip(rows, [None, *found], strict=True):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if status is not None and status.state in ("failed", "stopped", "unknown", "damaged") and status.why:
+    for line, status in zip(columns(rows), [None, *found], strict=True):
+        print(line)
+        if status is not None and status.state in REASONED and status.why:
             print(f"    {status.why}")
 
 

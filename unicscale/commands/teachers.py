@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unicscale.columns import columns
+
 if TYPE_CHECKING:
     from unicscale.described import Described
 
@@ -41,9 +43,7 @@ def list_() -> None:
         here = "in the package" if known.bundled else " ".join(known.present) or ("none" if known.files else "-")
         origin = f"{listed.distribution} {listed.version}"
         rows.append((listed.name, origin, " ".join(known.files) or "-", known.licence or "-", here))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(columns(rows)))
 
 
 @commands.command()

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from unicscale.columns import columns
 from unicscale.errors import RecipeError, nearest
-from unicscale.evaluate.datasets import TRANSFER
 from unicscale.evaluate.gains import gain
+from unicscale.evaluate.names import TRANSFER
 
 Table = dict[str, dict[str, dict[str, Any]]]  # score -> model -> {value, low, high, higher_is_better}
 NO_CONTEST = ("statistics/", "speed/")  # facts, in which nobody is better
@@ -102,10 +103,7 @@ def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:
             cells += [f"{over[m]:+.1f} %" if m in over else "" for m in students]
         cells += [f"{one['scores'][name]:g}" if name in one["scores"] else "" for one in beside]
         rows.append(cells)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = ["  ".join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-             for row in rows]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(columns(rows, right=True))
 
 
 def cell(score: Mapping[str, Any] | None) -> str:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from unicscale.errors import RecipeError, nearest
 from unicscale.evaluate.classify import Knn, Logistic
-from unicscale.evaluate.datasets import LARGE, SHIFTED, TRANSFER
 from unicscale.evaluate.dense_tasks import Depth, Segment
 from unicscale.evaluate.facts import Speed, Statistics
 from unicscale.evaluate.heads import Heads
+from unicscale.evaluate.names import LARGE, SHIFTED, TRANSFER
 from unicscale.evaluate.task import Settings, Task
 from unicscale.evaluate.utility import Prune, Whiten
 from unicscale.evaluate.zero_shot import ZeroShot

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from unicscale.recipe import sections
 from unicscale.standardize import Standardizer
 from unicscale.student import Student
 from unicscale.vit import build_trunk
+from unicscale.weights import read as read_safely
 
 BLOCK = re.compile(r"blocks\.(?:\d+\.)?(\d+)\.(.+)")  # with or without the number of a chunk
 HEAD = re.compile(r"(?:.*\.)?heads\.([^.]+)\.(cls|patch)\.(\d+)\.layers\.(\d+)\.(weight|bias)")
@@ -29,7 +28,7 @@ HEAD_WIDTH = 64  # per attention head, in every released model
 
 def read(path: str | Path) -> Opened:
     """The student with its ladder, if the file has one, and the teachers' statistics."""
-    content = safe_load(path)
+    content = read_safely(path, CheckpointError)
     state = state_of(content, path)
     try:
         student, size = _student(state)
@@ -40,22 +39,6 @@ def read(path: str | Path) -> Opened:
     except (KeyError, AttributeError, TypeError) as problem:
         raise CheckpointError(f"{path}: 'teacher_ft_stats' is not as released: no {problem}") from problem
     return Opened(student, size, held)
-
-
-def safe_load(path: str | Path) -> dict[str, Any]:
-    """A foreign file's tensors and plain values; anything that would run code on loading is refused."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        raise CheckpointError(
-            f"{path}: refused, because loading it would run code that is no part of a checkpoint.\n  {_first(problem)}"
-        ) from problem
-    except (RuntimeError, EOFError, ValueError) as problem:
-        raise CheckpointError(f"{path}: not a readable checkpoint: {_first(problem)}") from problem
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors.")
-    return dict(content)
 
 
 def state_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
@@ -193,10 +176,6 @@ def _statistics(kinds: Mapping[str, Mapping[str, Tensor]]) -> tuple[Standardizer
         standardizer.running_deviation.copy_(deviation)
         made.append(standardizer)
     return made[0], made[1]
-
-
-def _first(problem: Exception) -> str:
-    return str(problem).strip().splitlines()[0][:200]
 
 
 def _few(state: Mapping[str, Tensor]) -> str:

@@ -13,6 +13,7 @@ from unicscale.report.figures import draw_all
 from unicscale.report.story import Story, differing, name_apart
 from unicscale.report.table import Rows, comparison, results, said
 from unicscale.runs import write_whole
+from unicscale.states import State
 
 
 def write(stories: Sequence[Story], out: Path) -> Path:
@@ -57,7 +58,7 @@ def _remarks(stories: Sequence[Story], names: Sequence[str]) -> list[str]:
     """What a reader must know before believing a curve."""
     found = []
     for story, name in zip(stories, names, strict=True):
-        if story.status.why and story.status.state in ("failed", "stopped"):
+        if story.status.why and story.status.state in (State.FAILED, State.STOPPED):
             found.append(f"{name} {story.status.state}: {story.status.why}")
         if not story.steps:
             found.append(f"{name} has logged no step yet.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from unicscale.columns import columns, fitting
 from unicscale.evaluate.compare import cell
 from unicscale.report.curves import short
 from unicscale.report.story import Story, differing, measured, name_apart
@@ -93,11 +94,10 @@ def _joined(column: Column) -> str:
 
 def text_table(rows: Rows, width: int) -> str:
     """For the terminal; columns that do not fit are named below and left to the page."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    fitting = max((n for n in range(1, len(widths) + 1) if sum(widths[:n]) + 2 * (n - 1) <= width), default=1)
-    lines = ["  ".join(row[i].ljust(widths[i]) for i in range(fitting)).rstrip() for row in rows]
-    if fitting < len(widths):
-        lines.append(f"on the page besides: {', '.join(rows[0][fitting:])}")
+    count = fitting(rows, width)
+    lines = columns([row[:count] for row in rows])
+    if count < len(rows[0]):
+        lines.append(f"on the page besides: {', '.join(rows[0][count:])}")
     return "\n".join(lines)
 
 
