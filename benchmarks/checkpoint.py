@@ -23,10 +23,10 @@ import torch.multiprocessing as mp
 
 from unicscale.checkpoint import Saver, find, restore
 from unicscale.contracts import Progress
+from unicscale.engine import build_engine
+from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
-from unicscale.sharding import build_engine
-from unicscale.student import build_student
-from unicscale.world import World
+from unicscale.student.model import build_student
 
 
 def recipe(given: argparse.Namespace, asynchronous: bool) -> Recipe:

@@ -14,7 +14,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from unicscale import demo, scenes
+from unicscale import demo
+from unicscale.data import scenes
 from unicscale.recipe import load
 
 # each row adds one line to the one before, as the ablation recipes do

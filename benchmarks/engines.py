@@ -15,13 +15,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import contract
-import ranks
 import torch
-from contract import Case, Trace
-from test_sharding import GRID, TOLERANCE, apart
+
+from tests.engine.test_engines import GRID, TOLERANCE, apart
+from tests.kit import contract, ranks
+from tests.kit.contract import Case, Trace
 
 RESULTS = Path(__file__).parent / "results" / "contract.json"
 STEPS = 5

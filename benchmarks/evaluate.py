@@ -28,15 +28,15 @@ import torch
 from PIL import Image
 
 from unicscale.data.loader import open_eval
-from unicscale.evaluate import store
-from unicscale.evaluate.extract import extract
-from unicscale.evaluate.knn import knn_predict
-from unicscale.evaluate.linear import accuracy, lbfgs, sgd
-from unicscale.evaluate.nearest import multiplies_bf16
+from unicscale.evaluate.features import store
+from unicscale.evaluate.features.extract import extract
+from unicscale.evaluate.metrics.knn import knn_predict
+from unicscale.evaluate.metrics.linear import accuracy, lbfgs, sgd
+from unicscale.evaluate.metrics.nearest import multiplies_bf16
+from unicscale.ranks.world import World
 from unicscale.recipe.sections import Student as StudentSection
-from unicscale.student import Student
-from unicscale.vit import build_trunk
-from unicscale.world import World
+from unicscale.student.model import Student
+from unicscale.student.trunk import build_trunk
 
 BANK, WIDTH, CLASSES = 1_281_167, 1024, 1000
 

@@ -31,9 +31,9 @@ from torchvision.transforms import v2
 
 from unicscale import rng
 from unicscale.contracts import Progress
-from unicscale.data.augment import augment
 from unicscale.data.loader import open_loader
-from unicscale.data.pack import Form, pack
+from unicscale.data.pack.writing import Form, pack
+from unicscale.data.views.augment import augment
 from unicscale.recipe.sections import Augment, Data
 
 SIZE = 224

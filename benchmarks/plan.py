@@ -15,21 +15,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import contract
-import ranks
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.kit import contract, ranks
 from unicscale.cost import costs, memory
 from unicscale.cost.flops import counted
 from unicscale.cost.shapes import Shapes
+from unicscale.engine import build_engine, piece_of
+from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load
-from unicscale.sharding import build_engine, piece_of
-from unicscale.student import build_student
-from unicscale.targets import Teachers, input_size
-from unicscale.world import World
+from unicscale.student.model import build_student
+from unicscale.teacher.targets import Teachers, input_size
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

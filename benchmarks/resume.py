@@ -17,9 +17,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from faults.table import Ground, fault_1_kill_all_ranks_at_a_random_step
+from tests.faults.table import Ground, fault_1_kill_all_ranks_at_a_random_step
 
 RESULTS = Path(__file__).parent / "results" / "resume.json"
 RANKS = 2

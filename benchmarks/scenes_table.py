@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unicscale import checkpoint, demo, interop, scenes
-from unicscale.evaluate.depth import linear_errors
-from unicscale.evaluate.gains import gain
-from unicscale.evaluate.knn import knn_predict
-from unicscale.evaluate.linear import lbfgs
-from unicscale.evaluate.probe import QUICK
-from unicscale.evaluate.segment import linear_tallies, miou
+from unicscale import checkpoint, demo, interop
+from unicscale.data import scenes
+from unicscale.evaluate.metrics.depth import linear_errors
+from unicscale.evaluate.metrics.knn import knn_predict
+from unicscale.evaluate.metrics.linear import lbfgs
+from unicscale.evaluate.metrics.probe import QUICK
+from unicscale.evaluate.metrics.segment import linear_tallies, miou
+from unicscale.evaluate.results.gains import gain
 from unicscale.evaluate.task import Score, Settings, bootstrap, share
 
 RESAMPLES = 1000

@@ -23,14 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unicscale.assembly import Parts, assemble
 from unicscale.cost import costs
-from unicscale.dry_run import Synthetic, Unsaved, shortened
-from unicscale.launches import owned_run
-from unicscale.loss import distil
-from unicscale.phases import Phases
+from unicscale.cost.dry_run import Synthetic, Unsaved, shortened
+from unicscale.objective.loss import distil
+from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Track
+from unicscale.run.launches import owned_run
+from unicscale.run.phases import Phases
 from unicscale.train import loop
-from unicscale.world import World
 
 SHAPE = {"embed_dim": 384, "depth": 6, "num_heads": 6, "patch_size": 16, "img_size": 112}
 RECIPE = {

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from unicscale.frozen import open_frozen
+from unicscale.engine import build_engine
+from unicscale.ranks.rendezvous import free_port
+from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, Ladder, Standardize, Student, TeacherSection
-from unicscale.rendezvous import free_port
-from unicscale.sharding import build_engine
-from unicscale.student import build_student
-from unicscale.targets import Teachers
-from unicscale.world import World
+from unicscale.student.model import build_student
+from unicscale.teacher.frozen import open_frozen
+from unicscale.teacher.targets import Teachers
 
 RANKS, INTERVAL = 2, 0.02
 

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unicscale.launches import PATIENCE, committed_step, meant_for, stalled
-from unicscale.runs import RunFolder, facts_of
-from unicscale.scheduler import job_name, restart_number, submission_name
+from unicscale.ranks.slurm import job_name, restart_number, submission_name
+from unicscale.run.folder import RunFolder, facts_of
+from unicscale.run.launches import PATIENCE, committed_step, meant_for, stalled
 
 from .guard import begun, run_of
 

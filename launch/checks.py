@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.errors import CheckpointError, DataError, RecipeError
-from unicscale.launches import refuse_early
+from unicscale.ranks.slurm import slurm_state
 from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Launch, Source
-from unicscale.runs import RunFolder, facts_of
-from unicscale.scheduler import slurm_state
+from unicscale.run.folder import RunFolder, facts_of
+from unicscale.run.launches import refuse_early
 
 SECRET = re.compile(r"(API_?KEY|(^|_)KEY(_|$)|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL)", re.IGNORECASE)
 
@@ -88,14 +88,14 @@ def data(recipe: Recipe) -> None:
 
 def teachers(recipe: Recipe) -> None:
     """Plug-ins import, their options hold, their weights lie where the job will look for them."""
-    from unicscale import cache
-    from unicscale.described import describe
+    from unicscale.teacher import files
+    from unicscale.teacher.described import describe
 
     for name, section in recipe.teachers.items():
         described = describe(name, section)
         file = described.file if recipe.dry_run is None else None  # whose weights are random
         if file is not None:
-            cache.require(file, name)
+            files.require(file, name)
 
 
 def memory(recipe: Recipe, launch: Launch) -> list[str]:

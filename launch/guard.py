@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from unicscale.lock import alive, read
-from unicscale.runs import RunFolder, facts_of
-from unicscale.scheduler import restart_number, submission_name
+from unicscale.ranks.slurm import restart_number, submission_name
+from unicscale.run.folder import RunFolder, facts_of
+from unicscale.run.lock import alive, read
 
 EVERY, GRACE = 5.0, 45.0  # seconds; ranks need some after the lock is released, to close their libraries
 

@@ -8,9 +8,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from unicscale import stop
 from unicscale.commands.training import run_rank
 from unicscale.errors import UserError
+from unicscale.ranks import stop
 
 
 def train(recipe: str, fresh: bool = False) -> None:

@@ -24,10 +24,10 @@ from typing import Annotated
 import typer
 
 from unicscale.errors import RunError, StoppedOnRequest
-from unicscale.launches import refuse_early, remember
+from unicscale.ranks.stop import parse_duration
 from unicscale.recipe import Recipe, dump, load
-from unicscale.runs import open_run
-from unicscale.stop import parse_duration
+from unicscale.run.folder import open_run
+from unicscale.run.launches import refuse_early, remember
 
 from . import checks
 from .door import open_door

@@ -10,8 +10,8 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 from unicscale.errors import RecipeError
+from unicscale.ranks.stop import parse_duration
 from unicscale.recipe.sections import Launch
-from unicscale.stop import parse_duration
 
 
 def executor(launch: Launch, submission: Path, name: str) -> SlurmExecutor:

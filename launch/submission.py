@@ -16,10 +16,10 @@ from typing import Any
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from unicscale.errors import RecipeError
-from unicscale.launches import remember
 from unicscale.recipe import Recipe, dump
 from unicscale.recipe.sections import Launch
-from unicscale.runs import RunFolder, facts_of, open_run, write_whole
+from unicscale.run.folder import RunFolder, facts_of, open_run, write_whole
+from unicscale.run.launches import remember
 
 from . import checks, job, sbatch, snapshot
 from .request import request

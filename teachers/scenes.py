@@ -1,6 +1,6 @@
 """Two small teachers of drawn scenes: `classes` names the nearest object, `dense` says what is where and how far.
 
-Their weights travel with the package, so the demo fetches nothing; train_scenes.py beside this file made them.
+Their weights travel with the package, so the demo fetches nothing; benchmarks/train_scenes.py made them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Scenes(Teacher):
     def spec(self, options: Options) -> TeacherSpec:
         return TeacherSpec(
             dim=DIM, patch=PATCH, size=SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD, licence=self.licence,
-            citation="trained by unicscale_teachers.train_scenes on synthetic scenes",
+            citation="trained by benchmarks/train_scenes.py on synthetic scenes",
         )  # fmt: skip
 
     def build(self, options: Options) -> nn.Module:
         from timm.models.vision_transformer import Attention, VisionTransformer
 
-        from unicscale.stem import ConvolutionStem
+        from unicscale.student.stem import ConvolutionStem
 
         module = VisionTransformer(
             img_size=SIZE, patch_size=PATCH, embed_dim=DIM, depth=DEPTH, num_heads=HEADS, num_classes=0, global_pool="",

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def nobody_else_listens() -> Iterator[None]:
     """A test's log handlers end with it: the next one reads what is said on the terminal."""
-    from unicscale.voice import close_voice
+    from unicscale.ranks.voice import close_voice
 
     close_voice()
     yield

@@ -97,7 +97,9 @@ def test_what_the_demo_says_its_teachers_saw_is_what_their_files_say() -> None:
     import inspect
 
     from safetensors import safe_open
-    from unicscale_teachers import scenes, train_scenes
+    from unicscale_teachers import scenes
+
+    from benchmarks import train_scenes
 
     batch = inspect.signature(train_scenes.train).parameters["batch"].default
     for knows in ("classes", "dense"):

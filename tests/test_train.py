@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from faults.recipe import write_images, write_recipe
-from test_cli import unicscale
 
+from tests.commands.test_cli import unicscale
+from tests.kit.recipe import write_images, write_recipe
 from unicscale.errors import CheckpointError, UserError
 from unicscale.recipe import load
 from unicscale.train import train

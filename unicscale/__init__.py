@@ -9,13 +9,17 @@ from unicscale.contracts import Batch, Features, Loss, Progress, Seen
 
 if TYPE_CHECKING:
     from unicscale.interop import load
-    from unicscale.loss import distil
-    from unicscale.standardize import Standardizer
+    from unicscale.objective.loss import distil
+    from unicscale.objective.standardize import Standardizer
 
 __all__ = ["Batch", "Features", "Loss", "Progress", "Seen", "Standardizer", "distil", "load"]
 __version__ = "0.1.0"
 # torch takes seconds to import: `unicscale check` must not pay for names it never touches
-WHERE = {"Standardizer": "unicscale.standardize", "distil": "unicscale.loss", "load": "unicscale.interop"}
+WHERE = {
+    "Standardizer": "unicscale.objective.standardize",
+    "distil": "unicscale.objective.loss",
+    "load": "unicscale.interop",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,23 +9,23 @@ from typing import Any
 
 from torch import Tensor
 
-from unicscale import checkpoint, stages
-from unicscale.balance import Balance, build_balance
+from unicscale import checkpoint
 from unicscale.checkpoint import Saver
 from unicscale.contracts import Batch, Progress
 from unicscale.data.loader import Loader, open_loader
+from unicscale.engine import Engine, build_engine, stages
 from unicscale.interop import loading as interop
-from unicscale.launches import note_plan
-from unicscale.metrics import Console, Log, open_mirrors
-from unicscale.plan import Plan, PlannedStage
+from unicscale.objective.balance import Balance, build_balance
+from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
+from unicscale.recipe.plan import Plan, PlannedStage
 from unicscale.recipe.sections import Source
-from unicscale.runs import RunFolder
-from unicscale.sharding import Engine, build_engine
-from unicscale.student import build_student
-from unicscale.targets import Teachers
-from unicscale.vit import check_size
-from unicscale.world import World
+from unicscale.run.folder import RunFolder
+from unicscale.run.launches import note_plan
+from unicscale.run.metrics import Console, Log, open_mirrors
+from unicscale.student.model import build_student
+from unicscale.student.trunk import check_size
+from unicscale.teacher.targets import Teachers
 
 SETS_APART = 1 << 40  # sample numbers of different data sets must not draw the same numbers
 

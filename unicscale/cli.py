@@ -8,9 +8,9 @@ import traceback
 
 import typer
 
-from unicscale import stop
 from unicscale.commands import data, evaluation, jobs, machine, report, teachers, training
 from unicscale.errors import UserError
+from unicscale.ranks import stop
 
 app = typer.Typer(
     name="unicscale",

@@ -19,18 +19,20 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from unicscale import interop, jobs, report, scenes
+from unicscale import interop, report
 from unicscale.contracts import Features
-from unicscale.data.workers import cores
-from unicscale.evaluate.depth import linear_rmse
-from unicscale.evaluate.gains import gain
-from unicscale.evaluate.knn import knn_accuracy
-from unicscale.evaluate.linear import linear_accuracy
-from unicscale.evaluate.probe import QUICK, Schedule
-from unicscale.evaluate.segment import linear_miou
+from unicscale.data import scenes
+from unicscale.data.stream.workers import cores
+from unicscale.evaluate.metrics.depth import linear_rmse
+from unicscale.evaluate.metrics.knn import knn_accuracy
+from unicscale.evaluate.metrics.linear import linear_accuracy
+from unicscale.evaluate.metrics.probe import QUICK, Schedule
+from unicscale.evaluate.metrics.segment import linear_miou
+from unicscale.evaluate.results.gains import gain
 from unicscale.recipe import Recipe, load
-from unicscale.runs import RunFolder, refuse_unfit, write_whole
-from unicscale.teacher import open_teacher
+from unicscale.run import status
+from unicscale.run.folder import RunFolder, refuse_unfit, write_whole
+from unicscale.teacher.finding import open_teacher
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of a checkout; a wheel carries them inside the package
 RECIPE = (RECIPES if RECIPES.is_dir() else Path(__file__).resolve().parent / "recipes") / "demo.yaml"
@@ -94,7 +96,7 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
     result = {"synthetic": True, "seed": seed, "sizes": sizes._asdict(), "scores": scores, "gain": gains(scores)}
     folder.evaluation.mkdir(parents=True, exist_ok=True)
     write_whole(folder.evaluation / "demo.json", json.dumps(result | {"seconds": clock.seconds}, indent=1) + "\n")
-    page = report.write([report.read(folder, jobs.status(folder, None))], folder.report)
+    page = report.write([report.read(folder, status.status(folder, None))], folder.report)
     show(scores, clock, student_saw=recipe.data.images_per_step * sum(stage.steps or 0 for stage in recipe.stages))
     print(os.path.relpath(page))
     return folder

@@ -15,13 +15,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from unicscale import cache, weights
 from unicscale.contracts import Features
-from unicscale.described import describe
 from unicscale.errors import TeacherError
-from unicscale.frozen import Frozen, open_frozen, renamed
 from unicscale.recipe.sections import TeacherSection
-from unicscale.teacher import find
+from unicscale.teacher import files, weights
+from unicscale.teacher.described import describe
+from unicscale.teacher.finding import find
+from unicscale.teacher.frozen import Frozen, open_frozen, renamed
 
 
 class TeacherContract:
@@ -172,7 +172,7 @@ class Subject:
         """What its weights file holds, as it is written; its own entries where there is no file."""
         if not self.has_file:
             return dict(self.frozen.module.state_dict())
-        return weights.read(cache.require(describe(self.name, self.section).wanted, self.name))
+        return weights.read(files.require(describe(self.name, self.section).wanted, self.name))
 
     def match(self, state: dict[str, Tensor]) -> None:
         """Rename and match, or match alone where the entries already carry the module's names."""

@@ -7,16 +7,16 @@ from typing import Any
 from unicscale.assembly import Parts, assemble, survey
 from unicscale.errors import BlewUp, DataError, StoppedOnRequest
 from unicscale.evaluate.during import during, refuse_unfit
-from unicscale.failures import Streak, explained
-from unicscale.launches import owned_run
-from unicscale.loss import distil
-from unicscale.metrics import Tally
-from unicscale.phases import Phases
+from unicscale.objective.loss import distil
+from unicscale.ranks.failures import Streak, explained
+from unicscale.ranks.voice import close_voice, open_voice, say
+from unicscale.ranks.watchdog import Watchdog
+from unicscale.ranks.world import joined
 from unicscale.recipe import Recipe
-from unicscale.runs import RunFolder
-from unicscale.voice import close_voice, open_voice, say
-from unicscale.watchdog import Watchdog
-from unicscale.world import joined
+from unicscale.run.folder import RunFolder
+from unicscale.run.launches import owned_run
+from unicscale.run.metrics import Tally
+from unicscale.run.phases import Phases
 
 
 def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:

@@ -18,11 +18,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from faults.data import DATA
-from faults.signals import SIGNALS
-from faults.table import TABLE, Fault, Ground, NotHere, ways
+from tests.faults.data import DATA
+from tests.faults.signals import SIGNALS
+from tests.faults.table import TABLE, Fault, Ground, NotHere, ways
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from pictures import digest, jpeg, picture, section, stream
 
-from faults.launching import Launch
-from faults.recipe import write_images
-from faults.table import Fault, Ground, NotHere
-from unicscale.data.beton import Beton
-from unicscale.data.folder import listing
-from unicscale.data.pack import Form, pack
-from unicscale.data.sources import ffcv_missing
+from tests.faults.launching import Launch
+from tests.faults.table import Fault, Ground, NotHere
+from tests.kit.pictures import digest, jpeg, picture, section, stream
+from tests.kit.recipe import write_images
+from unicscale.data.pack.writing import Form, pack
+from unicscale.data.sets.beton import Beton
+from unicscale.data.sets.folder import listing
+from unicscale.data.sets.images import ffcv_missing
 
 IMAGES = 64
 GRID = list(itertools.product((1, 2, 4), (1, 2, 4), (1, 2), ("ffcv", "beton", "folder"), (False, True)))

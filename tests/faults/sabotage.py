@@ -85,9 +85,9 @@ def save_the_same_step_again(folder: str, recipe: str, value: float) -> None:
 
     from unicscale.checkpoint import Saver
     from unicscale.contracts import Progress
+    from unicscale.engine import Piece
+    from unicscale.ranks.world import World
     from unicscale.recipe import load
-    from unicscale.sharding import Piece
-    from unicscale.world import World
 
     class Numbers:
         def pieces(self) -> dict[str, Piece]:
@@ -100,9 +100,9 @@ def save_the_same_step_again(folder: str, recipe: str, value: float) -> None:
 def rewrite(recipe: str) -> None:
     """Read the newest checkpoint into the recipe's engine and write it again, without a step in between."""
     from unicscale.assembly import assemble, survey
+    from unicscale.ranks.world import World
     from unicscale.recipe import load
-    from unicscale.runs import open_run
-    from unicscale.world import World
+    from unicscale.run.folder import open_run
 
     resolved = load(recipe)
     world = World.start(resolved.engine)
@@ -143,12 +143,12 @@ def stall_the_loader(batch: int, seconds: float) -> None:
 
 def break_the_reader(reader: str, call: int, stalls: bool, mark: str) -> None:
     """The n-th call of a reader raises, or never comes back; `mark` appears as it begins."""
-    from unicscale.data import beton, folder, sources
+    from unicscale.data.sets import beton, folder, images
 
-    sources.ffcv_missing()  # imports the module, where there is one
+    images.ffcv_missing()  # imports the module, where there is one
     kinds = {"folder": (folder.Folder, "image"), "beton": (beton.Beton, "image")}
     if reader == "ffcv":
-        from unicscale.data.ffcv import FFCV
+        from unicscale.data.sets.ffcv import FFCV
 
         kinds["ffcv"] = (FFCV, "fill")
     kind, method = kinds[reader]

@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from random import Random
 
-from slurm.cluster import Cluster, missing
-from slurm.driving import Driver, weights
-
-from faults.launching import Launch, records
-from faults.table import STEPS, Fault, Ground, NotHere, finish, kill
+from tests.faults.launching import Launch, records
+from tests.faults.table import STEPS, Fault, Ground, NotHere, finish, kill
+from tests.slurm.cluster import Cluster, missing
+from tests.slurm.driving import Driver, weights
 from unicscale.checkpoint.reading import committed
 
 ONLY_ON_REQUEST = {"save__every_steps": None}

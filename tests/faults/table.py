@@ -18,13 +18,13 @@ from typing import Any
 import torch
 import yaml
 
-from faults.launching import Launch, call, digest, records
-from faults.recipe import write_images, write_recipe
+from tests.faults.launching import Launch, call, digest, records
+from tests.kit.recipe import write_images, write_recipe
 from unicscale import checkpoint
 from unicscale.checkpoint.reading import committed, opened
-from unicscale.data.pack import Form, pack
+from unicscale.data.pack.writing import Form, pack
 from unicscale.errors import CheckpointError
-from unicscale.world import World
+from unicscale.ranks.world import World
 
 Way = tuple[str, int, str]  # engine, ranks, reader
 WAYS: list[Way] = [

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from faults.data import DATA
-from faults.launching import Launch, records
-from faults.signals import SIGNALS
-from faults.table import TABLE, Fault, Ground, NotHere
+from tests.faults.data import DATA
+from tests.faults.launching import Launch, records
+from tests.faults.signals import SIGNALS
+from tests.faults.table import TABLE, Fault, Ground, NotHere
 
 SLOW = {15, 24, 30}  # many launches each
 CHEAP = {13, 16}  # no launch at all, so all seeds

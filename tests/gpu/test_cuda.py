@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from faults.launching import digest, records
-from faults.recipe import write_images, write_recipe
+
+from tests.faults.launching import digest, records
+from tests.kit.recipe import write_images, write_recipe
 
 DEVICE = os.environ.get("UNICSCALE_GPU_TESTS", "cuda")
 GPUS = torch.cuda.device_count() if DEVICE == "cuda" else 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slurm.cluster import Cluster, missing
+from tests.slurm.cluster import Cluster, missing
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faults.recipe import write_images, write_recipe
-
-from slurm.cluster import Cluster
+from tests.kit.recipe import write_images, write_recipe
+from tests.slurm.cluster import Cluster
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CPU = ("--gpus-per-node", "0")

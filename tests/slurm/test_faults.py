@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.recipe import slow_teacher
 
-from slurm.cluster import Cluster
-from slurm.driving import QUIET, Driver, weights
+from tests.kit.recipe import slow_teacher
+from tests.slurm.cluster import Cluster
+from tests.slurm.driving import QUIET, Driver, weights
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 SAVING = {"save__every_steps": 10}

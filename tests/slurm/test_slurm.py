@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm.cluster import Cluster
-from slurm.driving import QUIET, REPOSITORY, Driver, weights
+from tests.slurm.cluster import Cluster
+from tests.slurm.driving import QUIET, REPOSITORY, Driver, weights
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 WANDB = {"track__wandb": {"project": "test", "mode": "offline"}}

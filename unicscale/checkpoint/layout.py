@@ -8,7 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from unicscale.checkpoint.manifest import Entry, Range
-from unicscale.sharding import Piece
+from unicscale.engine import Piece
 
 Held = dict[str, "Span"]
 

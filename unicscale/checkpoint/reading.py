@@ -18,10 +18,10 @@ from torch import Tensor
 from unicscale.checkpoint.layout import divide, held, missing
 from unicscale.checkpoint.manifest import Damaged, Manifest, verify
 from unicscale.contracts import Progress
+from unicscale.engine import Engine, Piece
 from unicscale.errors import CheckpointError
+from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load
-from unicscale.sharding import Engine, Piece
-from unicscale.world import World
 
 
 class Stateful(Protocol):

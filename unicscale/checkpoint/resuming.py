@@ -7,8 +7,8 @@ from pathlib import Path
 from unicscale.checkpoint.reading import Checkpoint, newest, pointer
 from unicscale.checkpoint.retention import tidy
 from unicscale.errors import CheckpointError
-from unicscale.voice import say
-from unicscale.world import World
+from unicscale.ranks.voice import say
+from unicscale.ranks.world import World
 
 
 def find(folder: Path, world: World, facts: dict[str, int] | None = None) -> Checkpoint | None:

@@ -19,11 +19,11 @@ from unicscale.checkpoint.manifest import Entry, Manifest
 from unicscale.checkpoint.reading import States, committed
 from unicscale.checkpoint.retention import Keeper
 from unicscale.contracts import Progress
+from unicscale.engine import Engine, Piece
 from unicscale.errors import CheckpointError
+from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, dump
-from unicscale.runs import versions
-from unicscale.sharding import Engine, Piece
-from unicscale.world import World
+from unicscale.run.folder import versions
 
 LAST_MOMENTS = 5.0  # seconds; a rank that is gone will not finish its file, and the others should not outlive it long
 

@@ -48,8 +48,8 @@ def pack(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from unicscale.data.pack import Form, pack
-    from unicscale.data.workers import cores
+    from unicscale.data.pack.writing import Form, pack
+    from unicscale.data.stream.workers import cores
 
     form = Form(mode.value, raw_share, max_side, short_side, quality, reencode)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())

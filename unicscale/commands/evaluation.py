@@ -11,7 +11,7 @@ from unicscale.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from unicscale.evaluate.runner import Outcome
-    from unicscale.world import World
+    from unicscale.ranks.world import World
 
 MODEL = "RUN, RUN@STAGE, a checkpoint, an export, a .safetensors, an official UNIC .pth, teacher:NAME or timm:ID"
 Weights = Annotated[
@@ -46,9 +46,9 @@ def features(
 
     The file holds summary (N, D), patches (N, P, D), labels (N,) (-1 where there are none) and index (N,).
     """
-    from unicscale.data.sources import open_images
-    from unicscale.evaluate import shelf as shelves
-    from unicscale.evaluate.subject import open_subject
+    from unicscale.data.sets.images import open_images
+    from unicscale.evaluate.features import shelf as shelves
+    from unicscale.evaluate.opening import open_subject
 
     world, settings = _world(device), _settings(size=size, dtype=dtype, batch=batch)
     found = open_images(str(images))
@@ -90,8 +90,9 @@ def evaluate(
     Models written teacher:NAME count as teachers: the table ends with the relative gain over the best of them. What is
     already measured with the same weights, protocol and images is not measured again.
     """
-    from unicscale.evaluate import compare, runner, subject, suites
-    from unicscale.evaluate.shelf import Shelf
+    from unicscale.evaluate import opening, runner, suites
+    from unicscale.evaluate.features.shelf import Shelf
+    from unicscale.evaluate.results import compare
 
     settings = _settings(
         seed=seed, size=size, dtype=dtype, batch=batch, limit=limit, search=search, trials=trials, epochs=epochs,
@@ -104,9 +105,9 @@ def evaluate(
         raise DataError(f"--data {data}: no such folder.")
     world, given = _world(device), _given(weights, option)
     if teachers:
-        models, given = subject.with_teachers(models, given)
+        models, given = opening.with_teachers(models, given)
     out = out or _default_out(models[0], suite)
-    subjects = [subject.open_subject(model, world.device, given) for model in models]
+    subjects = [opening.open_subject(model, world.device, given) for model in models]
     names = [one.name for one in subjects]
     if len(set(names)) < len(names):
         raise RecipeError(f"two models would share a column: {', '.join(names)}. Name them: LABEL=MODEL")
@@ -120,7 +121,7 @@ def evaluate(
 
 
 def _show(outcome: Outcome, out: Path, beside: str | None, detail: bool) -> None:
-    from unicscale.evaluate import compare
+    from unicscale.evaluate.results import compare
 
     if outcome.results:
         whole = compare.summary(outcome.results.values(), beside)
@@ -136,9 +137,9 @@ def _show(outcome: Outcome, out: Path, beside: str | None, detail: bool) -> None
 
 
 def _world(device: str) -> World:
+    from unicscale.ranks.voice import open_voice
+    from unicscale.ranks.world import World
     from unicscale.recipe.sections import EngineSection
-    from unicscale.voice import open_voice
-    from unicscale.world import World
 
     if device not in ("auto", "cpu", "cuda"):
         raise RecipeError(f"--device {device}: auto, cpu or cuda")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unicscale.columns import columns
-from unicscale.states import State
+from unicscale.run.columns import columns
+from unicscale.run.states import State
 
 if TYPE_CHECKING:
-    from unicscale.jobs import Status
+    from unicscale.run.status import Status
 
 COLUMNS = ("run", "state", "job", "step", "loss", "left", "where")
 REASONED = (State.FAILED, State.STOPPED, State.UNKNOWN, State.DAMAGED)  # below these stands why
@@ -31,7 +31,7 @@ def jobs(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """What is queued, running, requeued, finished; how far, how long still, the last loss, where."""
-    from unicscale.jobs import find, statuses
+    from unicscale.run.status import find, statuses
 
     found = statuses(find(runs or []))
     if as_json:
@@ -56,8 +56,8 @@ def logs(
 ) -> None:
     """A rank's log."""
     from unicscale.errors import CheckpointError
-    from unicscale.follow import follow as read_on
-    from unicscale.jobs import open_existing
+    from unicscale.run.follow import follow as read_on
+    from unicscale.run.status import open_existing
 
     folder = open_existing(run)
     file = folder.log_of(rank)
@@ -76,8 +76,8 @@ def stop(runs: Annotated[list[str], typer.Argument(metavar="RUN...")]) -> None:
     """Ask runs to save and leave; queued ones are cancelled. The same command continues them."""
     import platform
 
-    from unicscale.jobs import open_existing
-    from unicscale.jobs import stop as ask
+    from unicscale.run.status import open_existing
+    from unicscale.run.status import stop as ask
 
     for run in runs:
         print(ask(open_existing(run), f"{_user()}@{platform.node()}"))

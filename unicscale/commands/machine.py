@@ -12,6 +12,6 @@ def register(app: typer.Typer) -> None:
 
 def doctor() -> None:
     """What this machine can do, what is missing, and the command that adds it."""
-    from unicscale.doctor import table
+    from unicscale.commands.doctor import table
 
     table()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from unicscale.runs import RunFolder
+    from unicscale.run.folder import RunFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -26,9 +26,9 @@ def report(
     import os
     import shutil
 
-    from unicscale.jobs import open_existing, statuses
     from unicscale.report import comparison, read, text_table, write
-    from unicscale.runs import RunFolder
+    from unicscale.run.folder import RunFolder
+    from unicscale.run.status import open_existing, statuses
 
     folders = {folder.root.resolve(): folder for name in runs for folder in _below(name) or [open_existing(name)]}
     found = list(folders.values())
@@ -43,7 +43,7 @@ def report(
 
 def _below(name: str) -> list[RunFolder]:
     """The runs inside a folder that is none itself."""
-    from unicscale.runs import RunFolder
+    from unicscale.run.folder import RunFolder
 
     own = RunFolder(Path(name))
     below = sorted(Path(name).glob("*/run.json")) if not own.facts.exists() else []

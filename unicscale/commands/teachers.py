@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unicscale.columns import columns
+from unicscale.run.columns import columns
 
 if TYPE_CHECKING:
-    from unicscale.described import Described
+    from unicscale.teacher.described import Described
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An installed teacher; `list` shows them.")]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="[a=b]...", help="Its options: size=large text=true")]
@@ -34,8 +34,8 @@ def register(app: typer.Typer) -> None:
 @commands.command("list")
 def list_() -> None:
     """Every installed teacher, and whether its weights are here; imports none of them."""
-    from unicscale.cards import card
-    from unicscale.teacher import listing
+    from unicscale.teacher.cards import card
+    from unicscale.teacher.finding import listing
 
     rows = [("NAME", "FROM", "SIZES", "LICENCE", "WEIGHTS HERE")]
     for listed in listing():
@@ -49,9 +49,9 @@ def list_() -> None:
 @commands.command()
 def show(name: Name, settings: Settings = None) -> None:
     """What a teacher is and which options it takes."""
-    from unicscale.described import describe
     from unicscale.recipe.sections import TeacherSection
-    from unicscale.teacher import find, select
+    from unicscale.teacher.described import describe
+    from unicscale.teacher.finding import find, select
 
     plugin, listed = find(name), select(name)
     fields = plugin.Options.model_fields
@@ -90,9 +90,9 @@ def fetch(
     weights: WeightsOption = None,
 ) -> None:
     """Bring official weights into the cache ($UNICSCALE_CACHE); run it where there is a network."""
-    from unicscale.described import describe
-    from unicscale.fetch import fetch as bring
     from unicscale.recipe.sections import TeacherSection
+    from unicscale.teacher.described import describe
+    from unicscale.teacher.fetch import fetch as bring
 
     if name.endswith((".yaml", ".yml")):
         from unicscale.recipe import load
@@ -115,7 +115,7 @@ def fetch(
 def check(name: Name, settings: Settings = None, weights: WeightsOption = None) -> None:
     """Run the contract of unicscale.testing on a teacher, in a process of its own."""
     from unicscale.errors import TeacherError
-    from unicscale.teacher import find
+    from unicscale.teacher.finding import find
 
     find(name)  # a plug-in that cannot even be imported is said so, not drowned in a test log
     if importlib.util.find_spec("pytest") is None:
@@ -159,10 +159,10 @@ def stats(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Mean norm and deviations of a teacher's tokens on a data set; --out saves what standardises by them."""
-    from unicscale import statistics
     from unicscale.data.once import open_eval
-    from unicscale.frozen import open_frozen
+    from unicscale.objective import statistics
     from unicscale.recipe.sections import TeacherSection
+    from unicscale.teacher.frozen import open_frozen
 
     if name.endswith((".yaml", ".yml")):
         from unicscale.recipe import load
@@ -187,7 +187,7 @@ def new(
     out: Annotated[Path, typer.Option(help="The folder in which its distribution is laid down.")] = Path("."),
 ) -> None:
     """Lay down the distribution of a new teacher: adapter, contract test, pyproject, README."""
-    from unicscale.scaffold import scaffold
+    from unicscale.teacher.scaffold import scaffold
 
     folder = scaffold(name, out)
     print(f"{folder}\n  uv pip install -e {folder} && python -m pytest {folder}")
@@ -209,7 +209,7 @@ def parse(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _absolute(weights: str) -> str:
-    from unicscale.cache import REMOTE
+    from unicscale.teacher.files import REMOTE
 
     return weights if weights.startswith(REMOTE) or weights == "random" else str(Path(weights).expanduser().resolve())
 
@@ -224,7 +224,7 @@ def _kinds(annotation: Any) -> str:
 
     from pydantic import BaseModel
 
-    from unicscale.teacher import literals
+    from unicscale.teacher.finding import literals
 
     if literals(annotation):
         others = [part for part in get_args(annotation) if get_origin(part) is None and isinstance(part, type)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from unicscale.runs import RunFolder
+    from unicscale.run.folder import RunFolder
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, for example recipes/unic_l.yaml.")]
 Overrides = Annotated[
@@ -33,10 +33,10 @@ def check(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes and leave.")] = False,
 ) -> None:
     """Validate a recipe and print it resolved."""
-    from unicscale.cards import introduce
     from unicscale.errors import RecipeError
     from unicscale.recipe import Recipe, dump, load
     from unicscale.recipe.yaml_lines import read
+    from unicscale.teacher.cards import introduce
 
     if schema:
         print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=1))
@@ -58,8 +58,8 @@ def plan(
 ) -> None:
     """Parameters, FLOPs, memory per rank, steps and GPU-hours of a recipe."""
     from unicscale import cost
-    from unicscale.cards import introduce
     from unicscale.recipe import load
+    from unicscale.teacher.cards import introduce
 
     resolved = load(recipe, overrides or [], unset="keep")
     print(cost.report(resolved, gpus, memory))
@@ -88,10 +88,10 @@ def run_rank(
 
     `begun` hears of the run's folder and of this rank's number before anything can go wrong with either.
     """
-    from unicscale import rendezvous, stop
-    from unicscale.launches import refuse_early
+    from unicscale.ranks import rendezvous, stop
     from unicscale.recipe import load
-    from unicscale.runs import RunFolder
+    from unicscale.run.folder import RunFolder
+    from unicscale.run.launches import refuse_early
 
     stop.listen()  # before the slow imports: a signal that comes during them is not lost
     resolved = load(recipe, overrides)
@@ -103,7 +103,7 @@ def run_rank(
         refuse_early(resolved, main=rank == 0)
     rendezvous.prepare(run.launch)
     if resolved.dry_run is not None:
-        from unicscale.dry_run import rehearse
+        from unicscale.cost.dry_run import rehearse
 
         page = rehearse(resolved)
         if rank == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unicscale.sharding.units import LADDER, stacks
+from unicscale.engine.units import LADDER, stacks
 
 
 def encoder(module: nn.Module, patches: int, tokens: int) -> int:

@@ -6,9 +6,9 @@ from torch import nn
 
 from unicscale.cost.flops import width_of
 from unicscale.cost.shapes import Shapes, largest, numbers
+from unicscale.engine.placement import BUCKETS, place
+from unicscale.engine.units import units
 from unicscale.recipe.sections import Data, EngineSection, TeacherSection
-from unicscale.sharding.placement import BUCKETS, place
-from unicscale.sharding.units import units
 
 # of a block, per token and width: its input, two norms' outputs, q k v, attention's output, the middle, and the MLP's
 # hidden layer before and after GELU: 1 + 2 + 3 + 1 + 1 + 4 + 4

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 from unicscale.cost import flops, memory
 from unicscale.cost.shapes import Shapes, numbers
-from unicscale.data.order import Order
-from unicscale.data.sources import open_images
+from unicscale.data.sets.images import open_images
+from unicscale.data.stream.order import Order
+from unicscale.engine.placement import refuse_sharding, refuse_uneven
 from unicscale.errors import DataError
-from unicscale.plan import Plan, share
-from unicscale.projector import refuse_idle_blocks
 from unicscale.recipe import Recipe
+from unicscale.recipe.plan import Plan, share
 from unicscale.recipe.sections import Source
-from unicscale.sharding.placement import refuse_sharding, refuse_uneven
-from unicscale.vit import check_size
+from unicscale.student.projector import refuse_idle_blocks
+from unicscale.student.trunk import check_size
 
 PEAK, SHARE = 790e12, 0.6  # FLOP/s that large bf16 GEMMs reach on an H200, and what a good run gets of it
 IMAGENET = 1_281_167
@@ -89,7 +89,7 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
 
 def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
     """What `train` would refuse for its shapes or its ranks, in its words: a plan that holds is one that begins."""
-    from unicscale.targets import input_size
+    from unicscale.teacher.targets import input_size
 
     refuse_idle_blocks(shapes.projector, shapes.trunk.depth)
     if recipe.engine.kind == "fsdp2":
@@ -105,7 +105,7 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
 
 def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     """FLOPs by part: of what is trained forward and backward, of teachers forward."""
-    from unicscale.targets import input_size
+    from unicscale.teacher.targets import input_size
 
     patches, tokens = (size // shapes.trunk.patch) ** 2, shapes.tokens(size)
     if recipe.projector.kind == "transformer":

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from unicscale.frozen import frozen_of
-from unicscale.projector import Projector, build_projector
 from unicscale.recipe import Recipe
-from unicscale.vit import Trunk, build_trunk
+from unicscale.student.projector import Projector, build_projector
+from unicscale.student.trunk import Trunk, build_trunk
+from unicscale.teacher.frozen import frozen_of
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 

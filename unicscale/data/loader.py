@@ -10,17 +10,17 @@ from collections.abc import Callable
 import torch
 
 from unicscale.contracts import Progress
-from unicscale.data.batches import Batches
-from unicscale.data.beton import Beton
-from unicscale.data.crops import CentreCrop, Crop, RandomCrop
-from unicscale.data.fill import Bad
 from unicscale.data.once import open_eval
-from unicscale.data.order import Order
-from unicscale.data.resize import Filter
-from unicscale.data.sources import CompiledImages, Images, ffcv_missing, open_images
-from unicscale.data.workers import cores
+from unicscale.data.sets.beton import Beton
+from unicscale.data.sets.images import CompiledImages, Images, ffcv_missing, open_images
+from unicscale.data.stream.batches import Batches
+from unicscale.data.stream.fill import Bad
+from unicscale.data.stream.order import Order
+from unicscale.data.stream.workers import cores
+from unicscale.data.views.crops import CentreCrop, Crop, RandomCrop
+from unicscale.data.views.resize import Filter
 from unicscale.errors import DataError
-from unicscale.plan import share
+from unicscale.recipe.plan import share
 from unicscale.recipe.sections import Data, Source
 
 __all__ = ["Loader", "open_eval", "open_loader"]

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unicscale.data.batches import numbers
-from unicscale.data.decode import Undecodable
-from unicscale.data.fill import place_of
-from unicscale.data.sources import Images, open_images
-from unicscale.data.workers import Workers, cores
+from unicscale.data.sets.decode import Undecodable
+from unicscale.data.sets.images import Images, open_images
+from unicscale.data.stream.batches import numbers
+from unicscale.data.stream.fill import place_of
+from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
 
 CROP_SHARE = 224 / 256

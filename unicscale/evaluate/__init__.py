@@ -6,20 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unicscale.evaluate.depth import linear_rmse
-    from unicscale.evaluate.gains import gain
-    from unicscale.evaluate.knn import knn_accuracy
-    from unicscale.evaluate.linear import linear_accuracy
-    from unicscale.evaluate.segment import linear_miou
+    from unicscale.evaluate.metrics.depth import linear_rmse
+    from unicscale.evaluate.metrics.knn import knn_accuracy
+    from unicscale.evaluate.metrics.linear import linear_accuracy
+    from unicscale.evaluate.metrics.segment import linear_miou
+    from unicscale.evaluate.results.gains import gain
 
 __all__ = ["gain", "knn_accuracy", "linear_accuracy", "linear_miou", "linear_rmse"]
 # torch takes seconds to import: `unicscale report` wants a table of results, and must not pay for what measured them
 WHERE = {
-    "gain": "unicscale.evaluate.gains",
-    "knn_accuracy": "unicscale.evaluate.knn",
-    "linear_accuracy": "unicscale.evaluate.linear",
-    "linear_miou": "unicscale.evaluate.segment",
-    "linear_rmse": "unicscale.evaluate.depth",
+    "gain": "unicscale.evaluate.results.gains",
+    "knn_accuracy": "unicscale.evaluate.metrics.knn",
+    "linear_accuracy": "unicscale.evaluate.metrics.linear",
+    "linear_miou": "unicscale.evaluate.metrics.segment",
+    "linear_rmse": "unicscale.evaluate.metrics.depth",
 }
 
 

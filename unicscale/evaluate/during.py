@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from unicscale.contracts import Features, Seen
 from unicscale.data.once import Once
-from unicscale.data.sources import Images, open_images
+from unicscale.data.sets.images import Images, open_images
 from unicscale.errors import DataError, RecipeError, nearest
-from unicscale.evaluate.knn import vote
-from unicscale.evaluate.nearest import nearest as nearest_rows
-from unicscale.evaluate.subset import thin
-from unicscale.loss import distil
-from unicscale.voice import say
-from unicscale.world import World
+from unicscale.evaluate.metrics.knn import vote
+from unicscale.evaluate.metrics.nearest import nearest as nearest_rows
+from unicscale.evaluate.sets.subset import thin
+from unicscale.objective.loss import distil
+from unicscale.ranks.voice import say
+from unicscale.ranks.world import World
 
 if TYPE_CHECKING:
     from unicscale.recipe.sections import Evaluate, LossSection
-    from unicscale.targets import Teachers
+    from unicscale.teacher.targets import Teachers
 
 TASKS = ("loss", "knn")
 MAX_IMAGES = 10_000  # without `max_images` in the recipe: seconds on a GPU

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.errors import DataError, RecipeError, UserError
-from unicscale.evaluate import compare, datasets
-from unicscale.evaluate.shelf import Shelf
+from unicscale.evaluate.features.shelf import Shelf
+from unicscale.evaluate.results import compare
+from unicscale.evaluate.sets import catalogue
 from unicscale.evaluate.task import Score, Subject, Task
-from unicscale.runs import versions, write_whole
-from unicscale.voice import say
-from unicscale.world import World
+from unicscale.ranks.voice import say
+from unicscale.ranks.world import World
+from unicscale.run.folder import versions, write_whole
 
 
 @dataclass(slots=True)
@@ -36,8 +37,8 @@ def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, ou
     todo: list[tuple[Subject, Task, str, Path]] = []
     for task in tasks:
         for name in task.needs:
-            if not datasets.there(shelf.data, name):
-                outcome.missing[name] = datasets.expected(shelf.data, name)
+            if not catalogue.there(shelf.data, name):
+                outcome.missing[name] = catalogue.expected(shelf.data, name)
     for subject in subjects:
         for task in tasks:
             place = f"{subject.name}/{task.name}"
@@ -72,7 +73,7 @@ def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, ou
 def prepare(subject: Subject, task: Task, shelf: Shelf) -> None:
     """All ranks extract what this task will look up, each its share of the images."""
     for want in task.wants(subject):
-        if datasets.there(shelf.data, want.data):
+        if catalogue.there(shelf.data, want.data):
             shelf.features(subject, *want)
 
 
@@ -129,7 +130,7 @@ def key_of(subject: Subject, task: Task, shelf: Shelf) -> str:
     """Changes with the weights, the protocol and the images; a result with the same key need not be made again."""
     data = {}
     for name, split in looks_at(subject, task):
-        if datasets.there(shelf.data, name):  # what is not there may come, and then the result changes
+        if catalogue.there(shelf.data, name):  # what is not there may come, and then the result changes
             images = shelf.split(name, split)
             pairs = isinstance(images, list)
             data[f"{name}/{split}"] = [str(image) for image, _ in images] if pairs else shelf.sha(images)

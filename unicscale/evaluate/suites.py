@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from unicscale.errors import RecipeError, nearest
-from unicscale.evaluate.classify import Knn, Logistic
-from unicscale.evaluate.dense_tasks import Depth, Segment
-from unicscale.evaluate.facts import Speed, Statistics
-from unicscale.evaluate.heads import Heads
 from unicscale.evaluate.names import LARGE, SHIFTED, TRANSFER
 from unicscale.evaluate.task import Settings, Task
-from unicscale.evaluate.utility import Prune, Whiten
-from unicscale.evaluate.zero_shot import ZeroShot
+from unicscale.evaluate.tasks.classify import Knn, Logistic
+from unicscale.evaluate.tasks.dense import Depth, Segment
+from unicscale.evaluate.tasks.facts import Speed, Statistics
+from unicscale.evaluate.tasks.heads import Heads
+from unicscale.evaluate.tasks.utility import Prune, Whiten
+from unicscale.evaluate.tasks.zero_shot import ZeroShot
 
 FACTS = ("prune", "whiten", "statistics", "speed")
 OF_A_TEACHER: dict[str, Callable[[str, str], Task]] = {"zero_shot": ZeroShot, "heads": Heads}  # heads:deit3

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unicscale.contracts import Features, Seen
-    from unicscale.evaluate.shelf import Shelf
-    from unicscale.teacher import Frozen
+    from unicscale.evaluate.features.shelf import Shelf
+    from unicscale.teacher.finding import Frozen
 
 
 class Score(NamedTuple):

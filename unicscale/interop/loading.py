@@ -13,7 +13,7 @@ from unicscale.contracts import Features, Seen
 from unicscale.errors import CheckpointError
 from unicscale.interop import native, unic
 from unicscale.interop.opened import Opened
-from unicscale.teacher import open_teacher
+from unicscale.teacher.finding import open_teacher
 
 
 class Model(nn.Module):

@@ -16,11 +16,11 @@ from torch import Tensor
 from unicscale.contracts import Features
 from unicscale.errors import CheckpointError
 from unicscale.interop.opened import Opened, Statistics
-from unicscale.projector import dims_of
+from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
-from unicscale.standardizers import empty_standardizer
-from unicscale.student import Student, build_student
-from unicscale.vit import build_trunk
+from unicscale.student.model import Student, build_student
+from unicscale.student.projector import dims_of
+from unicscale.student.trunk import build_trunk
 
 METADATA = "unicscale"
 STATISTICS = "statistics/"

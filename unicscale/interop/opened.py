@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from unicscale.standardize import Standardizer
-from unicscale.student import Student
+from unicscale.objective.standardize import Standardizer
+from unicscale.student.model import Student
 
 Statistics = dict[str, tuple[Standardizer, Standardizer]]  # per teacher: of its summary, of its patches
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from unicscale.errors import CheckpointError
 from unicscale.interop.opened import Opened
-from unicscale.projector.ladder import Ladder
+from unicscale.objective.standardize import Standardizer
 from unicscale.recipe import sections
-from unicscale.standardize import Standardizer
-from unicscale.student import Student
-from unicscale.vit import build_trunk
-from unicscale.weights import read as read_safely
+from unicscale.student.model import Student
+from unicscale.student.projector.ladder import Ladder
+from unicscale.student.trunk import build_trunk
+from unicscale.teacher.weights import read as read_safely
 
 BLOCK = re.compile(r"blocks\.(?:\d+\.)?(\d+)\.(.+)")  # with or without the number of a chunk
 HEAD = re.compile(r"(?:.*\.)?heads\.([^.]+)\.(cls|patch)\.(\d+)\.layers\.(\d+)\.(weight|bias)")

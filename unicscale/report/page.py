@@ -12,8 +12,8 @@ from unicscale.errors import CheckpointError
 from unicscale.report.figures import draw_all
 from unicscale.report.story import Story, differing, name_apart
 from unicscale.report.table import Rows, comparison, results, said
-from unicscale.runs import write_whole
-from unicscale.states import State
+from unicscale.run.folder import write_whole
+from unicscale.run.states import State
 
 
 def write(stories: Sequence[Story], out: Path) -> Path:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicscale.evaluate.compare import gains
-from unicscale.jobs import Status
+from unicscale.evaluate.results.compare import gains
 from unicscale.recipe import load
 from unicscale.recipe.difference import flat
 from unicscale.report.course import Course, Record, course_of
-from unicscale.runs import RunFolder, facts_of
+from unicscale.run.folder import RunFolder, facts_of
+from unicscale.run.status import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from unicscale.columns import columns, fitting
-from unicscale.evaluate.compare import cell
+from unicscale.evaluate.results.compare import cell
 from unicscale.report.curves import short
 from unicscale.report.story import Story, differing, measured, name_apart
+from unicscale.run.columns import columns, fitting
 
 Rows = list[list[str]]  # the first one holds the headings
 SHOWN = 2  # so many keys that differ get a column here; of more, the names of the runs and the page's own table tell

@@ -1,0 +1,89 @@
+"""The command line as a person meets it: text, exit codes, speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unicscale.evaluate.results.compare import summary
+
+
+def unicscale(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "80"}
+    command = [sys.executable, "-m", "unicscale", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=120)
+
+
+def test_help_lists_every_command() -> None:
+    said = unicscale("--help").stdout
+    names = "demo check plan train pack teachers features evaluate jobs logs stop doctor"
+    for name in names.split():
+        assert f" {name} " in said, name
+
+
+QUICK = ["--help", "check recipes/unic_l.yaml", "teachers list", "jobs", "report RUN"]
+
+
+def a_tiny_run(folder: Path, recipe: Path) -> Path:
+    """A run that ended, with two records and one table of results: as much as `jobs` and `report` read."""
+    (folder / "evaluation").mkdir(parents=True)
+    shutil.copy(recipe, folder / "recipe.yaml")
+    launch = {"host": "n1", "ranks": 1, "step": 0, "time": 1.0, "ended": {"exit": 0, "reason": "finished", "time": 9.0}}
+    (folder / "run.json").write_text(json.dumps({"launches": [launch], "steps": 2}))
+    records = [{"step": n, "images": 8 * n, "stage": 0, "launch": 1, "loss": 1.0 / n, "time": n} for n in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    score = {"name": "knn", "value": 80.0, "low": 79.0, "high": 81.0, "higher_is_better": True}
+    measured = {"model": "student", "sha256": "0", "teacher": False, "scores": [score]}
+    (folder / "evaluation" / "quick.json").write_text(json.dumps(summary([measured])))
+    return folder
+
+
+@pytest.mark.parametrize("words", QUICK)
+def test_quick_commands_do_not_import_torch(words: str, repository: Path, tmp_path: Path) -> None:
+    run = a_tiny_run(tmp_path / "run", repository / "recipes" / "unic_l.yaml")
+    given = [str(run) if word == "RUN" else word for word in words.split()]
+    script = f"import sys; sys.argv = ['unicscale', *{given!r}]\nfrom unicscale.cli import main\ncode = 0\n"
+    script += "try: main()\nexcept SystemExit as left: code = left.code\nsys.exit(code or 'torch' in sys.modules)"
+    environment = os.environ | {"IMAGENET": "/data", "XDG_STATE_HOME": str(tmp_path)}
+    begun = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, env=environment
+    )
+    assert ran.returncode == 0, ran.stderr
+    if not words.startswith("report"):  # which waits for matplotlib
+        assert time.monotonic() - begun < 3  # 1 s on a quiet machine; the tests' own machine is not
+
+
+def test_a_missing_recipe_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    ran = unicscale("check", str(tmp_path / "no.yaml"))
+    assert ran.returncode == 2
+    assert "does not exist" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_nothing_is_left_behind_by_a_recipe_that_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("schema: 1\nout: run\n")
+    assert unicscale("train", str(recipe), cwd=tmp_path).returncode == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.yaml"]
+
+
+def test_an_unknown_command_is_exit_2() -> None:
+    ran = unicscale("trian")
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(unicscale("check", "--schema").stdout)["title"] == "Recipe"
+
+
+def test_doctor_prints_what_works_here() -> None:
+    ran = unicscale("doctor")
+    assert ran.returncode == 0
+    assert "torch" in ran.stdout and "FFCV" in ran.stdout and "Slurm" in ran.stdout

@@ -1,0 +1,161 @@
+"""Whose run folder it is: a run goes on with a recipe that computes the same, and with no other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unicscale.errors import CheckpointError, DataError
+from unicscale.ranks.world import World
+from unicscale.recipe import Recipe, load
+from unicscale.recipe.difference import differences
+from unicscale.run.folder import RunFolder, claim, open_run, set_aside
+from unicscale.run.launches import owned_run
+
+
+def recipe(out: Path | str = "runs/x", **changes: Any) -> Recipe:
+    tree: dict[str, Any] = {
+        "schema": 1,
+        "out": str(out),
+        "data": {"train": ["/disk1/train.beton"], "images_per_step": 4},
+        "teachers": {"one": {"weights": "random", "size": {"embed_dim": 8}}},
+        "stages": [{"name": "low", "size": 32, "steps": 10, "lr": {"peak": 1e-3}}],
+    }
+    for name, value in changes.items():
+        node: Any = tree
+        *branches, leaf = (int(part) if part.isdigit() else part for part in name.split("__"))
+        for branch in branches:
+            node = node[branch] if isinstance(branch, int) else node.setdefault(branch, {})
+        node[leaf] = value
+    return Recipe.model_validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"stages__0__lr__peak": 2e-3}, "stages.0.lr.peak: 0.001 -> 0.002"),
+        ({"seed": 4}, "seed: 0 -> 4"),
+        ({"data__images_per_step": 8}, "data.images_per_step: 4 -> 8"),
+        ({"data__train": ["/disk1/other.beton"]}, "data.train.0: '/disk1/train.beton' -> '/disk1/other.beton'"),
+        ({"data__augment": {"flip": 0.1}}, "data.augment.flip: 0.5 -> 0.1"),
+        ({"teachers__two": {"weights": "random"}}, "teachers.two.weights: (not there) -> 'random'"),
+        ({"teachers__one__size": {"embed_dim": 9}}, "teachers.one.size.embed_dim: 8 -> 9"),
+        ({"teachers__one__text": None}, "teachers.one.text: (not there) -> None"),
+        ({"teachers__one__size": {"embed_dim": 8, "ffn": None}}, "teachers.one.size.ffn: (not there) -> None"),
+        ({"student__options": {"norm_layer": None}}, "student.options.norm_layer: (not there) -> None"),
+        ({"engine__dtype": "bf16"}, "engine.dtype: 'fp32' -> 'bf16'"),
+        ({"loss__balance": {"kind": "none"}}, "loss.balance.kind: 'teacher_dropping' -> 'none'"),
+    ],
+    ids=str,
+)
+def test_a_change_that_matters_is_said_as_one_line(change: dict[str, Any], line: str) -> None:
+    assert line in differences(recipe(), recipe(**change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"track__every_steps": 1}, {"save__keep": 9}, {"launch__nodes": 4}, {"evaluate__tasks": ["knn"]},
+        {"engine__kind": "fsdp2"}, {"engine__checkpointing": "full"}, {"data__micro_batch": 2}, {"data__workers": 3},
+        {"data__train": ["/scratch/job7/train.beton"]}, {"data__reader": "beton"}, {"out": "elsewhere"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_change_of_where_and_how_does_not_matter(change: dict[str, Any]) -> None:
+    assert differences(recipe(), recipe(**change)) == []
+
+
+def test_a_folder_of_another_recipe_is_refused_with_the_diff_and_left_alone(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run"))
+    written = folder.recipe.read_text()
+    with pytest.raises(CheckpointError) as refused:
+        claim(folder, recipe(tmp_path / "run", seed=7))
+    assert str(refused.value) == (
+        f"{folder.root} belongs to another recipe:\n    seed: 0 -> 7\n"
+        "  Choose another folder with out=FOLDER, undo the change, or start this one over with --fresh."
+    )
+    assert folder.recipe.read_text() == written
+
+
+def test_a_harmless_change_goes_on_and_the_folder_says_so(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run", track__every_steps=1))
+    assert load(folder.recipe).track.every_steps == 1
+
+
+def test_a_run_without_timed_saves_stays_one_when_it_is_read_back(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run", save__every_minutes=None))
+    assert load(folder.recipe).save.every_minutes is None
+
+
+def test_an_option_that_a_recipe_sets_to_null_stays_null_when_it_is_read_back(tmp_path: Path) -> None:
+    folder, said = open_run(recipe(tmp_path / "run")), recipe(tmp_path / "run", teachers__one__text=None)
+    claim(folder, said)
+    assert load(folder.recipe).teachers["one"].options["text"] is None
+    claim(folder, said)  # it goes on
+    with pytest.raises(CheckpointError, match=r"teachers\.one\.text: None -> \(not there\)"):
+        claim(folder, recipe(tmp_path / "run"))
+
+
+def test_keys_that_a_recipe_leaves_out_are_not_told_beside_a_new_teacher() -> None:
+    told = differences(recipe(), recipe(teachers__two={"weights": "random"}))
+    assert told == [f"teachers.two.{key}: (not there) -> {value!r}" for key, value in {
+        "dtype": "auto", "resolution": "same_grid", "weights": "random"}.items()]  # fmt: skip
+
+
+def test_starting_over_keeps_the_old_run_beside_the_new_one(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    for attempt in (1, 2):
+        claim(folder, recipe(tmp_path / "run", seed=attempt))
+        folder.metrics.write_text(f"{attempt}")
+        (folder.checkpoints / "step-00000001").mkdir()
+        set_aside(folder)
+        assert not folder.recipe.exists() and not folder.metrics.exists() and not list(folder.checkpoints.iterdir())
+    old = RunFolder(folder.root / "before-2")
+    assert load(old.recipe).seed == 2 and old.metrics.read_text() == "2"
+    assert (old.checkpoints / "step-00000001").is_dir()
+    assert load(folder.root / "before-1" / "recipe.yaml").seed == 1
+
+
+def test_what_is_set_aside_never_takes_a_name_that_is_still_there(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    for kept in ("before-2", "before-10"):  # before-1 was removed
+        (folder.root / kept).mkdir()
+    folder.metrics.write_text("x")
+    set_aside(folder)
+    assert (folder.root / "before-11" / "metrics.jsonl").read_text() == "x"
+
+
+def test_a_file_written_whole_is_read_back_in_any_locale(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from unicscale.runs import *;"
+    script += "write_whole(Path(sys.argv[1]) / 'run.json', '{\"a\": \"\\u00e9\"}');"
+    script += "print(facts_of(RunFolder(Path(sys.argv[1])))['a'] == '\\u00e9')"
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_run_that_cannot_note_its_end_says_why_it_ended_and_lets_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as folder:
+        folder.facts.unlink()
+        folder.facts.mkdir()  # as good as a full disk
+        raise DataError("the reason")
+    assert "run.json was not told of the end" in capsys.readouterr().err
+    assert not (folder.root / "lock").exists()
+
+
+def test_starting_over_in_an_empty_folder_sets_nothing_aside(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    set_aside(folder)
+    assert not list(folder.root.glob("before-*"))

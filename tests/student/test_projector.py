@@ -1,0 +1,134 @@
+"""Every projector behind one door."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unicscale.errors import RecipeError
+from unicscale.recipe import sections
+from unicscale.student.projector import Rung, build_projector, dims_of
+
+DIMS = {"a": 8, "b": 12}
+SHAPE = {"width": 16, "depth": 3}
+KINDS = [
+    sections.Ladder(),
+    sections.Ladder(blocks=[0, -1], hidden=5, last_hidden=7),
+    sections.Ladder(shared=True),
+    sections.Ladder(pre_norm=True, mid_norm=True),
+    *(sections.MLP(layers=n) for n in range(4)),
+    sections.MLP(shared=True),
+    sections.TransformerProjector(),
+]
+
+
+def built(section: sections.Projector, prefix: int = 1) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_projector(section, **SHAPE, prefix=prefix, dims=DIMS)
+
+
+def tokens(prefix: int = 1) -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(2, prefix + 9, 16) for _ in range(3)]
+
+
+@pytest.mark.parametrize("prefix", [1, 5])
+@pytest.mark.parametrize("section", KINDS, ids=repr)
+def test_every_projector_answers_every_teacher_for_every_token_and_learns(
+    section: sections.Projector, prefix: int
+) -> None:
+    projector = built(section, prefix)
+    answers = projector(tokens(prefix))
+    assert list(answers) == list(DIMS)
+    for name, dim in DIMS.items():
+        assert answers[name].summary.shape == (2, dim) and answers[name].patches.shape == (2, 9, dim)
+    sum(t.square().sum() for answer in answers.values() for t in answer).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in projector.parameters())
+    assert any(isinstance(m, Rung) for m in projector.modules())
+    assert dims_of({f"projector.{n}": p for n, p in projector.named_parameters()}) == DIMS
+
+
+@pytest.mark.parametrize("section", [s for s in KINDS if s.kind == "ladder"], ids=repr)
+def test_the_fused_ladder_is_the_plain_one_with_its_gradients(section: sections.Ladder) -> None:
+    results = []
+    for fused in (False, True):
+        projector = built(section, 5)
+        projector.fused = fused
+        blocks = [t.requires_grad_() for t in tokens(5)]
+        answers = projector(blocks)
+        torch.stack([t.sin().sum() for answer in answers.values() for t in answer]).sum().backward()
+        gradients = [p.grad for p in projector.parameters()] + [b.grad for b in blocks]
+        results.append([t for answer in answers.values() for t in answer] + gradients)
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_fused_ladder_keeps_one_hidden_activation_for_backward_where_the_plain_one_keeps_two() -> None:
+    kept = {}
+    for fused in (False, True):
+        projector = built(sections.Ladder())
+        projector.fused = fused
+        sizes: dict[int, int] = {}
+
+        def pack(t: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        blocks = [torch.randn(64, 1 + 9, 16) for _ in range(3)]
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            answers = projector(blocks)
+        kept[fused] = sum(sizes.values())
+        del answers
+    assert kept[True] < 0.62 * kept[False]
+
+
+def test_each_block_has_its_width_by_the_rule_of_the_paper() -> None:
+    projector = built(sections.Ladder())
+    widths = [len(rung.heads["a"]["cls"].fc1.weight) for rung in projector.rungs.values()]
+    assert widths == [16, 16, 64]
+
+
+def test_answers_are_summed_in_fp32_under_autocast() -> None:
+    projector = built(sections.Ladder())
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = projector(tokens())
+    assert answers["a"].patches.dtype == torch.float32
+
+
+def test_registers_do_not_reach_the_ladder() -> None:
+    projector, blocks = built(sections.Ladder(), 5), tokens(5)
+    before = projector(blocks)["a"]
+    after = projector([torch.cat([b[:, :1], b[:, 1:5] * 9, b[:, 5:]], 1) for b in blocks])["a"]
+    assert torch.equal(before.patches, after.patches) and torch.equal(before.summary, after.summary)
+
+
+def test_a_block_that_does_not_exist_is_refused_by_its_key() -> None:
+    with pytest.raises(RecipeError, match=r"projector\.blocks: there is no block 3\. The student has 3: 0 to 2"):
+        built(sections.Ladder(blocks=[0, 3]))
+    with pytest.raises(RecipeError, match=r"projector\.blocks is empty"):
+        built(sections.Ladder(blocks=[]))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_by_their_key() -> None:
+    with pytest.raises(RecipeError, match=r"projector\.heads: 3 heads do not divide the student's width, 16"):
+        built(sections.TransformerProjector(heads=3))
+
+
+def test_the_fused_ladder_of_unic_l_takes_at_most_110_kernels() -> None:
+    views = {"view", "_unsafe_view", "t", "transpose", "select", "split_with_sizes", "unsqueeze", "unbind"}
+    counted: list[str] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            counted.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    with torch.device("meta"):
+        dims = {"dinov2": 1536, "metaclip": 1280}
+        ladder = build_projector(sections.Ladder(), width=1024, depth=24, prefix=1, dims=dims).to(torch.bfloat16)
+        blocks = [torch.empty(2, 1 + 256, 1024, dtype=torch.bfloat16) for _ in range(24)]
+        ladder.fused = True
+        with Count():
+            ladder(blocks)
+    assert len([name for name in counted if name not in views]) <= 110

@@ -1,0 +1,73 @@
+"""Images as files, in one folder per class or in a flat one; an image's number is its place in the sorted list."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from unicscale.data.sets.decode import decode, read_bytes
+from unicscale.errors import DataError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".jpe"}
+
+
+class Folder:
+    """A directory of images, listed once at open."""
+
+    reader = "folder"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.files, self.classes, labels = listing(path)
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """The file behind a number, for messages."""
+        return os.path.join(self.path, self.files[index])
+
+    def image(self, index: int) -> np.ndarray:
+        """The whole image, (H, W, 3) uint8; raises Undecodable."""
+        return decode(read_bytes(self.name(index)))
+
+    def scratch_bytes(self) -> int:
+        """Unknown without opening every file."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def listing(path: str) -> tuple[list[str], list[str], np.ndarray | None]:
+    """Relative paths in sorted order, class names, and a label per file where the tree has classes.
+
+    A tree has classes when every image lies below a first-level folder; files directly inside make it flat.
+    """
+    if not os.path.isdir(path):
+        raise DataError(f"{path}: no such folder.")
+    found: list[str] = []
+    for folder, inner, files in os.walk(path, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        below = os.path.relpath(folder, path)
+        found += [
+            name if below == "." else f"{below}/{name}"
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    found.sort()
+    if not found:
+        raise DataError(f"{path}: no images below this folder (looked for {', '.join(sorted(SUFFIXES))}).")
+    classes, labels = by_first_folder(found)
+    return found, classes, labels
+
+
+def by_first_folder(names: list[str]) -> tuple[list[str], np.ndarray | None]:
+    """Class names and labels from first-level folders; none where an image lies outside of any."""
+    if any("/" not in name for name in names):
+        return [], None
+    classes = sorted({name.split("/", 1)[0] for name in names})
+    number = {name: i for i, name in enumerate(classes)}
+    return classes, np.array([number[name.split("/", 1)[0]] for name in names], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Which image comes when, and the threads that decode it in time."""

@@ -1,0 +1,1 @@
+"""What an image looks like to the models: crops, sizes, colour."""

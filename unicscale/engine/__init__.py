@@ -1,0 +1,70 @@
+"""Three engines behind one protocol: plain, FSDP2, ZeRO-3. Nothing else knows which one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from unicscale.contracts import Seen
+from unicscale.engine.pieces import Piece, piece_of, write
+from unicscale.ranks.world import World
+from unicscale.recipe.sections import EngineSection
+
+__all__ = ["Engine", "Piece", "build_engine", "piece_of", "write"]
+
+
+class Engine(Protocol):
+    """One training step, whoever holds the parameters."""
+
+    student: Callable[[Tensor], Seen]
+
+    def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
+        """A frozen teacher, placed as the recipe says: `auto`, `full` or `none`."""
+        ...
+
+    def micro_steps(self) -> Iterator[bool]:
+        """False, ..., True: one per backward of this step, True on the last."""
+        ...
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate gradients; ranks exchange them on the last one."""
+        ...
+
+    def step(self, lr: float, weight: Tensor) -> Tensor:
+        """Divide the gradient by the global sum of `weight`, clip, update; return the norm, still on the device.
+
+        A non-finite gradient on any rank leaves weights and moments of all ranks untouched (norm is then non-finite).
+        """
+        ...
+
+    def pieces(self) -> dict[str, Piece]:
+        """This rank's part of `weights/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, `optimizer/step` (and `ema/NAME`)."""
+        ...
+
+    def restored(self) -> None:
+        """Called after a checkpoint was copied into `pieces()`."""
+        ...
+
+    def resize_positions(self, size: int) -> None:
+        """At a stage change: the position parameter (and its moments) becomes that of `size` pixels."""
+        ...
+
+
+def build_engine(
+    section: EngineSection, student: nn.Module, *, seed: int, world: World, micro_batches: int, size: int
+) -> Engine:
+    """The engine that the recipe names, around a student built on meta."""
+    shared: dict[str, Any] = {"seed": seed, "world": world, "micro_batches": micro_batches}
+    if section.kind == "fsdp2":
+        from unicscale.engine.fsdp2 import Fsdp2Engine
+
+        return Fsdp2Engine(section, student, **shared)
+    if section.kind == "zero3":
+        from unicscale.engine.zero3 import Zero3Engine
+
+        return Zero3Engine(section, student, **shared)
+    from unicscale.engine.plain import PlainEngine
+
+    return PlainEngine(section, student, **shared)

@@ -1,0 +1,109 @@
+"""FSDP2: every block and every rung is gathered while it computes and lies in rows on all ranks otherwise."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from unicscale.engine.base import BaseEngine, Pieces, materialise
+from unicscale.engine.pieces import piece_of
+from unicscale.engine.placement import memory_of, place, refuse_uneven
+from unicscale.engine.units import prepare, units
+from unicscale.engine.update import Update
+from unicscale.ranks.world import World
+
+# nobody edits the student's answers in place
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+
+
+class Fsdp2Engine(BaseEngine):
+    """fp32 rows, computation in the recipe's dtype, gradients reduced in fp32."""
+
+    def _open(self, student: nn.Module) -> None:
+        if not hasattr(self, "mesh"):  # once per run: another mesh means other process groups, which nobody takes down
+            self.copies, self.mesh = self.section.replicate, mesh_of(self.world, self.section.replicate)
+        prepare(student, self.section)
+        policy = MixedPrecisionPolicy()
+        if self.dtype is not torch.float32:
+            policy = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32)
+        self._shard_student(student, policy)
+        self.student = materialise(student, self.world.device)
+        # these objects stay the rows, also while a module shows gathered parameters under the same names
+        self.parameters = dict(student.named_parameters())
+        self.weights = {name: piece_of(p) for name, p in self.parameters.items()}
+
+    def _close(self) -> None:
+        del self.student, self.weights, self.parameters, self.update
+
+    def _remember(self, moments: Pieces) -> None:
+        self.update = Update(self.section, self.trained(), self.world.device, moments)
+
+    def _shard_student(self, student: Any, policy: MixedPrecisionPolicy) -> None:
+        if self._reshards(student):
+            student.projector.fused = False  # it would reach into rungs that are not gathered
+            self._shard(student, units(student), True, policy)
+            return
+        # room for the whole ladder: gathered as one, it runs as one, with a tenth of the kernels
+        blocks: list[Any] = units(student.trunk)
+        self._shard(student, [*blocks, student.projector], False, policy)
+        blocks[-1].set_modules_to_forward_prefetch([student.projector])
+
+    def _shard(self, module: nn.Module, parts: list[nn.Module], reshard: bool, policy: MixedPrecisionPolicy) -> None:
+        for part in [*parts, module]:
+            fully_shard(part, mesh=self.mesh, reshard_after_forward=reshard, mp_policy=policy)
+
+    def _reshards(self, student: nn.Module) -> bool:
+        if self.section.reshard != "auto":
+            return self.section.reshard
+        gathered = sum(p.numel() for p in student.parameters()) * self.dtype.itemsize
+        return place("auto", gathered, memory_of(self.world.device)) == "full"
+
+    def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
+        """In rows too, each block gathered ahead of its turn; or whole, where the device has room."""
+        size = sum(p.numel() * p.element_size() for p in module.parameters())
+        if place(how, size, memory_of(self.world.device)) == "full":
+            blocks: list[Any] = units(module)
+            self._shard(module.requires_grad_(False), blocks, True, MixedPrecisionPolicy())
+            for block, following in pairwise(blocks):
+                block.set_modules_to_forward_prefetch([following])
+        return materialise(module, self.world.device, torch.nan)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Until the last micro-batch gradients accumulate unreduced."""
+        self.student.set_requires_gradient_sync(last)  # type: ignore[operator]
+        self.judge.scaled(loss).backward()
+
+    def step(self, lr: float, weight: Tensor) -> Tensor:
+        """FSDP2 averaged over ranks; rows without numbers have no part in it."""
+        gradients = {n: self.parameters[n].grad.to_local().view(-1) for n in self.update.parts}  # type: ignore[union-attr]
+        verdict = self.judge(list(gradients.values()), weight, averaged=True)
+        self.update(gradients, lr, verdict)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self.average.follow()
+        return verdict.norm
+
+    def _optimizer_state(self) -> Pieces:
+        return self.update.state()
+
+    def restored(self) -> None:
+        """Gathered copies of before are dropped."""
+        self.update.restored()
+        for module in self.student.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def mesh_of(world: World, replicate: int) -> DeviceMesh:
+    """All ranks in one row; or `replicate` rows, each holding a whole copy."""
+    kind = world.device.type
+    if replicate == 1:
+        return init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
+    refuse_uneven(replicate, world.size)
+    return init_device_mesh(kind, (replicate, world.size // replicate), mesh_dim_names=("replicate", "shard"))

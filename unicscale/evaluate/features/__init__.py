@@ -1,0 +1,1 @@
+"""Features: extracted once, kept, handed to every task that asks."""

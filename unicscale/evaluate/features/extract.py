@@ -1,0 +1,143 @@
+"""Images through a frozen model, every rank its share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unicscale.contracts import Features
+from unicscale.data.once import Once
+from unicscale.data.sets.images import Images
+from unicscale.errors import DataError
+from unicscale.evaluate.features import store
+from unicscale.evaluate.metrics.checks import check_features
+from unicscale.ranks.world import World
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Encode = Callable[[Tensor], Features]
+
+
+def forward_all(encode: Encode, images: Once, dtype: torch.dtype) -> Iterator[tuple[Features, Tensor, Tensor]]:
+    """(features, labels, index) of each of this rank's batches, without gradients, under autocast."""
+    for pixels, labels, index in images:
+        with torch.inference_mode(), torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+            features = encode(pixels)
+        yield features, labels, index
+
+
+class Rows(NamedTuple):
+    """A batch's features on their way to the host."""
+
+    first: int  # their place in the set
+    values: dict[str, Tensor]  # on the host, pinned where they come from a GPU
+    arrived: torch.cuda.Event | None  # before which `values` are not there yet
+
+
+def extract(
+    encode: Encode,
+    images: Once,
+    out: Path,
+    *,
+    dtype: torch.dtype,
+    world: World,
+    patches: bool = False,
+    metadata: dict[str, str] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> None:
+    """All images' features in one safetensors file: summary, labels, index (and patches)."""
+    held = torch.float32 if dtype == torch.float32 else torch.float16
+    stream = _one_ahead(_on_host(forward_all(encode, images, dtype), images.part.start, held, patches))
+    batch = next(stream, None)
+    mine = None if batch is None else {name: tuple(values.shape[1:]) for name, values in batch.values.items()}
+    shapes = next((some for some in world.gather_objects(mine) if some is not None), None)
+    if shapes is None:
+        raise DataError(f"{images.images.path}: no images to extract features from")
+    count = len(images.images)
+    plan: store.Plan = {name: ((count, *shape), held) for name, shape in shapes.items()}
+    plan |= {"labels": ((count,), torch.int64), "index": ((count,), torch.int64)}
+    temporary = out.with_name(f".{out.name}.tmp")
+    if world.main:
+        store.create(temporary, plan, metadata or {})
+    world.barrier()
+    filling, problem = store.Filling(temporary, plan), None
+    try:
+        filling.put(images.part.start, _facts(images))
+        while batch is not None:
+            if batch.arrived is not None:
+                batch.arrived.synchronize()
+            check_features(str(images.images.path), batch.values["summary"], first=batch.first)
+            filling.put(batch.first, batch.values)
+            progress(len(batch.values["summary"]))
+            batch = next(stream, None)
+    except DataError as caught:
+        problem = caught
+    filling.close()
+    problems = [p for p in world.gather_objects(problem) if p is not None]
+    if world.main:
+        temporary.unlink() if problems else store.commit(temporary, out)
+    world.barrier()
+    if problems:
+        raise problems[0]
+
+
+def _on_host(
+    stream: Iterator[tuple[Features, Tensor, Tensor]], first: int, held: torch.dtype, patches: bool
+) -> Iterator[Rows]:
+    for features, _, _ in stream:
+        wanted = {"summary": features.summary} | ({"patches": features.patches} if patches else {})
+        values, arrived = {name: tokens.to(held) for name, tokens in wanted.items()}, None
+        if features.summary.is_cuda:
+            waiting = {name: torch.empty_like(t, device="cpu", pin_memory=True) for name, t in values.items()}
+            values = {name: waiting[name].copy_(t, non_blocking=True) for name, t in values.items()}
+            arrived = torch.cuda.Event()
+            arrived.record()
+        yield Rows(first, values, arrived)
+        first += len(features.summary)
+
+
+def _one_ahead(stream: Iterator[Rows]) -> Iterator[Rows]:
+    """The next batch is with the device before this one is written, so that the device never waits for the disk."""
+    held = next(stream, None)
+    while held is not None:
+        upcoming = next(stream, None)
+        yield held
+        held = upcoming
+
+
+def _facts(images: Once) -> dict[str, Tensor]:
+    """Label and number of each of this rank's images; -1 where there are no labels."""
+    index = torch.arange(images.part.start, images.part.stop)
+    labels = torch.full_like(index, -1) if images.labels is None else torch.from_numpy(np.asarray(images.labels))[index]
+    return {"labels": labels, "index": index}
+
+
+def sha_of(module: nn.Module) -> str:
+    """Of every weight and buffer, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def sha_of_images(images: Images) -> str:
+    """Of names, sizes and labels: the same set at another place is the same set."""
+    digest = hashlib.sha256()
+    root = str(images.path)
+    if os.path.isfile(root):  # a beton: its samples have no names of their own
+        found = os.stat(root)
+        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
+    for number in range(len(images)):
+        name = images.name(number)
+        size = os.path.getsize(name) if os.path.isfile(name) else -1
+        digest.update(f"{name.removeprefix(root)}\0{size}\n".encode())
+    labels: Any = images.labels
+    digest.update(b"" if labels is None else np.asarray(labels, dtype=np.int64).tobytes())
+    return digest.hexdigest()

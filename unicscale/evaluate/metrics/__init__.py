@@ -1,0 +1,1 @@
+"""Pure functions on tensors: features and labels in, numbers out."""

@@ -1,0 +1,171 @@
+"""MODEL on the command line -> a Subject: runs, checkpoints, exports, official files, `teacher:NAME`, `timm:ID`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unicscale.errors import CheckpointError, RecipeError, UserError, nearest
+from unicscale.evaluate.features.extract import sha_of
+from unicscale.evaluate.task import Subject
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from unicscale.recipe.sections import TeacherSection
+    from unicscale.teacher.finding import Frozen
+
+Sections = dict[str, "TeacherSection"]
+
+
+def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[str, Any]] | None = None) -> Subject:
+    """The model, frozen, on the device; `given` says more of teachers by name: weights, size, plugin."""
+    given = given or {}
+    label, source = parted(model)
+    if source.startswith("teacher:"):
+        name = source.removeprefix("teacher:")
+        return _with_teachers(
+            _of_frozen(label or source, name, given.get(name, {}), device, teacher=True), {name: given.get(name, {})}
+        )
+    if source.startswith("timm:"):
+        stated = {"plugin": "timm", "model": source.removeprefix("timm:"), **given.get(source, {})}
+        return _of_frozen(label or source, source, stated, device, teacher=False)
+    from unicscale import load
+
+    path = resolved(source)
+    module = load(path).to(device)
+    size, patch = int(getattr(module, "size")), int(getattr(module, "patch"))  # noqa: B009  (nn.Module hides their type)
+    subject = Subject(label or _label(path), module, module, sha_of(module), size, patch)
+    with contextlib.suppress(CheckpointError):  # a bare encoder is a subject too
+        _with_projectors(subject, path, device, given)
+    return subject
+
+
+def parted(model: str) -> tuple[str, str]:
+    """`LABEL=MODEL`; a path with an equals sign in it is a path."""
+    label, found, source = model.partition("=")
+    return (label, source) if found and not Path(model).exists() else ("", model)
+
+
+def resolved(source: str) -> str:
+    """`RUN@STAGE` is the newest checkpoint of that stage that the run has kept."""
+    run, found, wanted = source.rpartition("@")
+    if not found or Path(source).exists() or not Path(run).is_dir():
+        return source
+    from unicscale import checkpoint
+
+    names = [stage.name for stage in checkpoint.locate(run).recipe.stages]
+    if wanted not in names:
+        raise RecipeError(
+            f"{source}: no stage of {run} is called '{wanted}'.{nearest(wanted, names)}\n  stages: {', '.join(names)}"
+        )
+    for folder in sorted((Path(run) / "checkpoints").glob("step-*"), reverse=True):
+        with contextlib.suppress(CheckpointError):  # a damaged one: the one before it then
+            if checkpoint.locate(folder).progress.stage == names.index(wanted):
+                return str(folder)
+    raise CheckpointError(
+        f"{source}: {run} has kept no checkpoint of stage '{wanted}'.\n"
+        "  `save.keep_every_steps` in a recipe keeps some of every stage."
+    )
+
+
+def with_teachers(models: list[str], given: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The models and, after them, each teacher that their recipes name."""
+    more: dict[str, dict[str, Any]] = {}
+    for model in models:
+        more |= recipe_teachers(resolved(parted(model)[1]))
+    if not more:
+        raise RecipeError(
+            "--teachers: none of these models is a run, so no recipe names its teachers; give teacher:NAME"
+        )
+    merged = {name: {**more.get(name, {}), **given.get(name, {})} for name in [*more, *given]}
+    return [*models, *(f"teacher:{name}" for name in more)], merged
+
+
+def _of_frozen(label: str, name: str, stated: Mapping[str, Any], device: torch.device, *, teacher: bool) -> Subject:
+    frozen = _open(name, sections_of({name: stated})[name], text=False).to(device)
+    of = frozen.spec
+    return Subject(
+        label, frozen, frozen, sha_of(frozen), of.size, of.patch, teacher, taught_by=(name,) if teacher else ()
+    )
+
+
+def _with_projectors(
+    subject: Subject, source: str, device: torch.device, given: Mapping[str, Mapping[str, Any]]
+) -> None:
+    from unicscale import load
+    from unicscale.contracts import Features
+
+    module: Any = load(source, projectors=True).to(device)
+    if not len(module.statistics):
+        return
+
+    def invert(teacher: str, summary: Tensor) -> Tensor:
+        summary = summary.to(device)
+        return module.unstandardise(teacher, Features(summary, summary[:0])).summary.cpu()
+
+    subject.see, subject.invert, subject.taught_by = module, invert, tuple(module.statistics)
+    stated = recipe_teachers(source)
+    known = {name: stated.get(name) or {"plugin": guess(name)} for name in subject.taught_by}
+    merged = {name: {**section, **given.get(name, {})} for name, section in known.items()}
+    _with_teachers(subject, merged)
+
+
+def _with_teachers(subject: Subject, stated: Mapping[str, Mapping[str, Any]]) -> Subject:
+    from unicscale.teacher.finding import find
+
+    plugins, sections = {}, sections_of(stated)
+    for name, section in sections.items():
+        with contextlib.suppress(UserError):  # a teacher that is not installed here cannot lend its head
+            plugins[name] = find(name, section)
+    subject.notes["plugins"] = plugins
+    subject.open_teacher = lambda name: _open(name, sections[name], text=True)
+    return subject
+
+
+def recipe_teachers(source: str) -> dict[str, dict[str, Any]]:
+    """What a run's own recipe says of its teachers; nothing where MODEL is no run."""
+    from unicscale import checkpoint
+
+    if not Path(source).is_dir():
+        return {}
+    try:
+        found = checkpoint.locate(Path(source))
+    except CheckpointError:
+        return {}  # an export's folder
+    return {name: section.model_dump() for name, section in found.recipe.teachers.items()}
+
+
+def guess(name: str) -> str:
+    """The plug-in behind a name such as the authors' `deit3_vitbase_16`: the installed one that it begins with."""
+    from unicscale.teacher.finding import listing
+
+    plain = name.replace("_", "").replace("-", "")
+    fitting = [x.name for x in listing() if plain.startswith(x.name.replace("_", "").replace("-", ""))]
+    return max(fitting, key=len, default=name)
+
+
+def sections_of(given: Mapping[str, Mapping[str, Any]]) -> Sections:
+    """Sections as a recipe would hold them."""
+    from unicscale.recipe.sections import TeacherSection
+
+    return {name: TeacherSection.model_validate(dict(section)) for name, section in given.items()}
+
+
+def _open(name: str, section: TeacherSection, *, text: bool) -> Frozen:
+    from unicscale.teacher.finding import find
+    from unicscale.teacher.frozen import open_frozen
+
+    if text and "text" in find(name, section).Options.model_fields:
+        section = section.model_copy(update={"text": True})
+        section = type(section).model_validate({**section.model_dump(), "text": True})
+    return open_frozen(name, section)
+
+
+def _label(source: str) -> str:
+    path = Path(source).resolve()
+    inside = path.name.startswith("step-") and path.parent.name == "checkpoints"
+    return f"{path.parent.parent.name}@{path.name}" if inside else path.stem

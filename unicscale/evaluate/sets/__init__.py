@@ -1,0 +1,1 @@
+"""The data sets that the tasks read, and how each lies on disk."""

@@ -1,0 +1,266 @@
+"""The official on-disk layouts, each read into lists of files and labels."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unicscale.data.sets.decode import Undecodable, decode
+from unicscale.data.sets.images import open_images
+from unicscale.errors import DataError
+
+
+class Files:
+    """Labelled image files, wherever they lie."""
+
+    reader = "folder"
+
+    def __init__(self, path: Path, files: Sequence[Path | str], labels: Any, classes: Sequence[str] = ()) -> None:
+        self.path = str(path)
+        self.files = [str(file) for file in files]
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+        if not self.files:
+            raise DataError(f"{path}: no images are listed")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """The file behind a number."""
+        return self.files[index]
+
+    def image(self, index: int) -> np.ndarray:
+        """The whole image, (H, W, 3) uint8; raises Undecodable."""
+        try:
+            return decode(Path(self.files[index]).read_bytes())
+        except OSError as problem:
+            raise Undecodable(problem.strerror or str(problem)) from problem
+
+    def scratch_bytes(self) -> int:
+        """Unknown without opening every file."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+# --- ImageNet and its relatives -------------------------------------------------------------------
+
+
+def imagenet(root: Path, split: str) -> Any:
+    """train/ and val/ with a folder per class, or train.beton and val.beton."""
+    name = "train" if split == "train" else "val"
+    beton = root / f"{name}.beton"
+    images = open_images(str(beton if beton.is_file() else root / name))
+    if images.labels is None:
+        raise DataError(f"{images.path}: no labels; one folder per class is expected here")
+    return images
+
+
+def shifted(pattern: str = "*", *, numbered: bool = False) -> Callable[[Path, str], Files]:
+    """A test-only set with ImageNet's classes: labels are places in ImageNet's own sorted list of wnids."""
+
+    def read(root: Path, split: str) -> Files:
+        folders = sorted(p for p in root.glob(pattern) if p.is_dir())
+        place = {} if numbered else {wnid: n for n, wnid in enumerate(imagenet_classes(root.parent))}
+        files, labels = [], []
+        for folder in folders:
+            if not numbered and folder.name not in place:
+                raise DataError(
+                    f"{folder}: '{folder.name}' is not among ImageNet's {len(place)} classes in {root.parent}"
+                )
+            label = int(folder.name) if numbered else place[folder.name]
+            here = sorted(p for p in folder.iterdir() if p.is_file())
+            files += here
+            labels += [label] * len(here)
+        return Files(root, files, labels)
+
+    return read
+
+
+def imagenet_classes(data: Path) -> list[str]:
+    """The wnids of ImageNet in order: the folder names of a split, or what `unicscale pack` noted beside a beton."""
+    root = next((data / name for name in ("imagenet", "ILSVRC2012") if (data / name).is_dir()), data)
+    for split in ("val", "train"):
+        if (root / split).is_dir():
+            return sorted(p.name for p in (root / split).iterdir() if p.is_dir())
+        note = root / f"{split}.beton.json"
+        if note.is_file() and (classes := json.loads(note.read_text()).get("classes")):
+            return list(classes)
+    listed = root / "classes.txt"
+    if listed.is_file():
+        return listed.read_text().split()
+    raise DataError(
+        f"{root}: ImageNet's class names are needed to number the classes of its relatives.\n"
+        f"  Beside betons that `unicscale pack` did not make, list the 1000 wnids in order, one per line, in {listed}."
+    )
+
+
+def cog(level: int) -> Callable[[Path, str], Files]:
+    """A level of CoG by its two official list files (pickles that may hold nothing but lists, texts and arrays)."""
+
+    def read(root: Path, split: str) -> Files:
+        concepts = sorted(_plain_pickle(root / "cog_levels_mapping_file.pkl")[level - 1])
+        lists = _plain_pickle(root / "cog_concepts_split_file.pkl")
+        files, labels = [], []
+        for number, concept in enumerate(concepts):
+            here = sorted(str(name).strip("/\\") for name in lists[concept]["train" if split == "train" else "test"])
+            files += [root / "images" / name for name in here]
+            labels += [number] * len(here)
+        return Files(root / "images", files, labels, concepts)
+
+    return read
+
+
+class _Plain(pickle.Unpickler):
+    """Refuses everything but numpy arrays of plain values."""
+
+    allowed = {"_reconstruct", "ndarray", "dtype", "scalar", "OrderedDict", "_frombuffer"}
+    modules = {"numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy._core.numeric", "collections"}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in self.modules and name in self.allowed:
+            return super().find_class(module, name)
+        raise DataError(f"a list file of CoG asks for {module}.{name}: it is not what it says it is, and was not read")
+
+
+def _plain_pickle(path: Path) -> Any:
+    return _Plain(io.BytesIO(path.read_bytes())).load()
+
+
+# --- transfer: through torchvision where it knows the set -----------------------------------------
+
+
+def torchvision(make: Callable[[Path, str], Any]) -> Callable[[Path, str], Files]:
+    """A torchvision data set read for its lists; our own loader decodes."""
+
+    def read(root: Path, split: str) -> Files:
+        found = make(root, split)
+        parts = found.datasets if hasattr(found, "datasets") else [found]  # train + val
+        files, labels = [], []
+        for part in parts:
+            if hasattr(part, "samples") or hasattr(part, "_samples"):
+                pairs = part.samples if hasattr(part, "samples") else part._samples
+                files += [file for file, _ in pairs]
+                labels += [label for _, label in pairs]
+            else:
+                files += part._images if hasattr(part, "_images") else part._image_files
+                labels += part._labels
+        return Files(root, files, labels, getattr(parts[0], "classes", ()))
+
+    return read
+
+
+def aircraft(root: Path, split: str) -> Any:
+    from torchvision.datasets import FGVCAircraft
+
+    return FGVCAircraft(str(root), "trainval" if split == "train" else "test")
+
+
+def cars(root: Path, split: str) -> Any:
+    from torchvision.datasets import StanfordCars
+
+    return StanfordCars(str(root), split)
+
+
+def dtd(root: Path, split: str) -> Any:
+    from torch.utils.data import ConcatDataset
+    from torchvision.datasets import DTD
+
+    return ConcatDataset([DTD(str(root), s) for s in (("train", "val") if split == "train" else ("test",))])
+
+
+def flowers(root: Path, split: str) -> Files:
+    """By its two lists; train and valid are one."""
+    from scipy.io import loadmat
+
+    here = root / "flowers-102"
+    labels = loadmat(str(here / "imagelabels.mat"))["labels"][0] - 1
+    held = loadmat(str(here / "setid.mat"))
+    names = ("trnid", "valid") if split == "train" else ("tstid",)
+    numbers = np.concatenate([held[name][0] for name in names])
+    return Files(root, [here / "jpg" / f"image_{n:05d}.jpg" for n in numbers], labels[numbers - 1])
+
+
+def pets(root: Path, split: str) -> Any:
+    from torchvision.datasets import OxfordIIITPet
+
+    return OxfordIIITPet(str(root), "trainval" if split == "train" else "test")
+
+
+def food(root: Path, split: str) -> Any:
+    from torchvision.datasets import Food101
+
+    return Food101(str(root), split)
+
+
+def eurosat(root: Path, split: str) -> Files:
+    """No official split: 30 % of each class, drawn once for ever, are the test set, as many as in the paper."""
+    from torchvision.datasets import EuroSAT
+
+    found = EuroSAT(str(root))
+    labels = np.array([label for _, label in found.samples])
+    generator = np.random.Generator(np.random.Philox(22))
+    test = np.zeros(len(labels), dtype=bool)
+    for c in range(len(found.classes)):
+        rows = np.flatnonzero(labels == c)
+        test[generator.permutation(rows)[: round(0.3 * len(rows))]] = True
+    rows = np.flatnonzero(test if split == "test" else ~test)
+    return Files(root, [found.samples[row][0] for row in rows], labels[rows], found.classes)
+
+
+def sun397(root: Path, split: str) -> Files:
+    """The first official partition: ClassName.txt, Training_01.txt, Testing_01.txt beside the images."""
+    classes = sorted(line.strip().strip("/") for line in (root / "ClassName.txt").read_text().split())
+    number = {name: n for n, name in enumerate(classes)}
+    listed = (root / ("Training_01.txt" if split == "train" else "Testing_01.txt")).read_text().split()
+    names = [line.strip("/") for line in listed]
+    return Files(root, [root / name for name in names], [number[n.rpartition("/")[0]] for n in names], classes)
+
+
+def inat(year: int) -> Callable[[Path, str], Files]:
+    """The official annotation files; the validation set is the test set, as in the paper."""
+
+    def read(root: Path, split: str) -> Files:
+        held = json.loads((root / f"{'train' if split == 'train' else 'val'}{year}.json").read_text())
+        files = {image["id"]: root / image["file_name"] for image in held["images"]}
+        pairs = [(files[one["image_id"]], one["category_id"]) for one in held["annotations"]]
+        names = [str(c["name"]) for c in sorted(held.get("categories", []), key=lambda c: c["id"])]
+        return Files(root, [file for file, _ in pairs], [label for _, label in pairs], names)
+
+    return read
+
+
+# --- dense ----------------------------------------------------------------------------------------
+
+
+def ade20k(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """images/ and annotations/ with training/ and validation/ below each."""
+    name = "training" if split == "train" else "validation"
+    images = sorted((root / "images" / name).glob("*.jpg"))
+    pairs = [(image, root / "annotations" / name / f"{image.stem}.png") for image in images]
+    return _paired(root, pairs)
+
+
+def nyud(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Lines of `rgb depth focal` in nyu_train.txt and nyu_test.txt."""
+    lines = (root / f"nyu_{split}.txt").read_text().splitlines()
+    parts = [line.split() for line in lines if line.strip()]
+    pairs = [(root / p[0].strip("/"), root / p[1].strip("/")) for p in parts if p[1] != "None"]
+    return _paired(root, pairs)
+
+
+def _paired(root: Path, pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    if not pairs:
+        raise DataError(f"{root}: no images found")
+    missing = next((target for image, target in pairs if not target.is_file() or not image.is_file()), None)
+    if missing is not None:
+        raise DataError(f"{root}: {missing} is missing or belongs to no image")
+    return pairs

@@ -1,0 +1,1 @@
+"""What is minimised: standardised targets, the loss, and who teaches which image."""

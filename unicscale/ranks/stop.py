@@ -1,0 +1,163 @@
+"""Who asked this process to stop: a signal, the time limit, a request in the run folder, or the death of its launcher.
+
+Handlers only set a flag. Ranks compare flags at a step boundary (`World.asked_to_stop`), because a handler that saves
+would start a collective that the other ranks do not know of.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from unicscale.ranks.slurm import job_name
+
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # Slurm's warning, pre-emption, Ctrl-C
+LAUNCHERS = ("SLURM_PROCID", "TORCHELASTIC_RUN_ID")  # their ranks have no reason to outlive their parent
+POLL = 1.0  # seconds between looks at the run folder
+
+
+class StopSign:
+    """Up or down, with a reason; it never comes down again."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._asked_at = 0.0
+        self._deadline: float | None = None  # on the monotonic clock
+        self._last_look: float | None = None
+        self._longest = 0.0
+        self._request: Path | None = None
+        self._next_poll = 0.0
+        self._before: dict[int, object] = {}
+
+    def raise_(self, reason: str) -> None:
+        """Ask to stop at the next step boundary; the first reason counts."""
+        if self.reason is None:
+            self.reason, self._asked_at = reason, time.time()
+            os.write(2, f"asked to stop ({reason}): saving at the end of this step\n".encode())
+
+    def raised(self) -> bool:
+        """Whether to stop now; called once a step, it also learns how long a step (or a save) can take."""
+        now = time.monotonic()
+        if self._last_look is not None:  # not the first step: it loads and compiles
+            self._longest = max(now - self._last_look, self._longest * 0.99)
+        self._last_look = now
+        if self.reason is None and self._deadline is not None and now > self._deadline - 2 * self._longest:
+            self.raise_("time limit")
+        if self.reason is None and self._request is not None and now >= self._next_poll:
+            self._next_poll = now + POLL
+            if self._request.exists():
+                self.raise_("unicscale stop")
+        return self.reason is not None
+
+    def seconds_since(self) -> float:
+        """How long ago the first request came."""
+        return time.time() - self._asked_at
+
+    def limit(self, seconds: float) -> None:
+        """The process ends in so many seconds, whatever it does: leave early enough to save."""
+        self._deadline = time.monotonic() + seconds - min(120.0, max(10.0, seconds * 0.05))
+
+    def watch(self, request: Path) -> None:
+        """Also stop when this file appears: `unicscale stop` reaches any host that shares the folder."""
+        self._request = request
+
+    def listen(self) -> None:
+        """Install the handlers (main thread only: a library user's thread keeps its own)."""
+        if self._before or threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._heard)
+        if any(name in os.environ for name in LAUNCHERS):
+            threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+
+    def forget(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        # a terminal and a launcher may both deliver one Ctrl-C: only a later one means "now"
+        again = number == signal.SIGINT and self.reason == "SIGINT" and self.seconds_since() > 1.0
+        if again:
+            os.write(2, b"asked again: leaving without saving\n")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self.raise_(signal.Signals(number).name)
+
+
+_sign = StopSign()  # one per process, because signal handlers are
+
+
+def listen() -> StopSign:
+    """The process's one stop sign, listening; commands call it before the slow imports, World again later."""
+    _sign.listen()
+    return _sign
+
+
+def deafen() -> None:
+    """For the last moments of a process."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave(code: int) -> NoReturn:
+    """One of several ranks, at once: libraries that clean up at exit could wait for a rank that is gone."""
+    deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def forget() -> None:
+    """Give the signals back and take the sign down: another run may start in this process."""
+    global _sign
+    _sign.forget()
+    _sign = StopSign()
+
+
+def seconds_left() -> float | None:
+    """Until the time limit, from Slurm itself (its clock, not this node's), or from UNICSCALE_SECONDS."""
+    if text := os.environ.get("UNICSCALE_SECONDS"):
+        return float(text)
+    job = job_name()
+    if job is None:
+        return None
+    try:
+        answer = subprocess.run(
+            ["squeue", "-h", "-j", job, "-O", "TimeLeft:32"], capture_output=True, text=True, timeout=15
+        ).stdout
+        return parse_duration(answer.split()[0])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):  # UNLIMITED, or no squeue on this node
+        end = os.environ.get("SLURM_JOB_END_TIME")
+        return float(end) - time.time() if end else None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of Slurm's `minutes`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM` and `D-HH:MM:SS`."""
+    days, dash, rest = text.strip().partition("-")
+    parts = [int(part) for part in (rest if dash else days).split(":")]
+    if any(part < 0 for part in parts) or len(parts) > 3:
+        raise ValueError(text)
+    if dash:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+        return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
+    if len(parts) == 1:
+        return parts[0] * 60
+    return float(sum(part * 60**power for power, part in enumerate(reversed(parts))))
+
+
+def _leave_with_parent(parent: int) -> None:
+    """A killed slurmstepd or elastic agent leaves its ranks behind, waiting for each other for ever."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "?"))
+    os.write(2, f"rank {rank}: the launcher (process {parent}) is gone; leaving\n".encode())
+    os._exit(143)

@@ -1,0 +1,233 @@
+"""What a run says: metrics.jsonl is the truth; console, wandb and TensorBoard mirror it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unicscale.contracts import Progress
+from unicscale.ranks.voice import say
+from unicscale.ranks.world import World
+from unicscale.recipe.sections import Track
+
+
+class Mirror(Protocol):
+    """Anything that repeats what metrics.jsonl records."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record, already plain numbers."""
+        ...
+
+    def close(self) -> None:
+        """Flush."""
+        ...
+
+
+def ends_whole(file: Path) -> bool:
+    """Whether the last line was written to its end."""
+    if not file.exists() or not file.stat().st_size:
+        return True
+    with file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
+class Log:
+    """Rank 0 writes; other ranks' logs swallow everything. Reading the terms is the step's only wait for the device."""
+
+    def __init__(self, file: Path | None, mirrors: list[Mirror], launch: int = 0) -> None:
+        torn = file is not None and not ends_whole(file)
+        self.stream = open(file, "a", buffering=1) if file else None  # noqa: SIM115  (lives as long as the run)
+        if self.stream is not None and torn:
+            self.stream.write("\n")  # or the first record would join what the killed launch left, and be lost with it
+        self.mirrors = mirrors
+        self.launch = launch
+        self.last_time, self.last_images = time.monotonic(), -1
+
+    def write(self, progress: Progress, terms: dict[str, Tensor | float], **facts: Any) -> dict[str, Any]:
+        """One record of this step; returns it as written."""
+        numbers = to_numbers(terms)
+        record = {"step": progress.step, "images": progress.images, "stage": progress.stage, **facts, **numbers}
+        record |= {"images_per_second": self._rate(progress), "time": round(time.time(), 3), "launch": self.launch}
+        self.event(record)
+        return record
+
+    def event(self, record: dict[str, Any]) -> None:
+        """Anything else worth a line: evaluations, restarts, skipped steps."""
+        if self.stream is None:
+            return
+        self.stream.write(json.dumps(record) + "\n")
+        for mirror in list(self.mirrors):
+            self._tell(mirror, lambda mirror=mirror: mirror.write(record))
+
+    def _tell(self, mirror: Mirror, what: Callable[[], None]) -> None:
+        """A mirror that breaks is left out; the run goes on. (Slurm's SIGTERM ends wandb's helper process as well.)"""
+        try:
+            what()
+        except Exception as problem:
+            say.warning("%s broke and is left out; metrics.jsonl goes on: %s", type(mirror).__name__, problem)
+            self.mirrors.remove(mirror)
+
+    def _rate(self, progress: Progress) -> float | None:
+        now, images = time.monotonic(), progress.images
+        before, self.last_images = self.last_images, images
+        seconds, self.last_time = now - self.last_time, now
+        return round((images - before) / seconds, 2) if before >= 0 and seconds > 0 else None
+
+    def close(self) -> None:
+        """Flush everything."""
+        for mirror in list(self.mirrors):
+            self._tell(mirror, mirror.close)
+        if self.stream:
+            self.stream.close()
+
+
+class Tally:
+    """The terms of one step, added up over micro-batches and then over ranks: what the global batch says."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sums: Tensor | None = None  # (terms,)
+        self.micro_batches = 0
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """One micro-batch of this rank; its loss counts by its weight, as it does in the gradient."""
+        self.names = list(terms)
+        values = torch.stack([(v * terms["weight"] if k == "loss" else v).float() for k, v in terms.items()])
+        self.sums = values if self.sums is None else self.sums + values
+        self.micro_batches += 1
+
+    @property
+    def weight(self) -> Tensor:
+        """The sum of this rank's weights, what `engine.step` divides by."""
+        assert self.sums is not None, "a step has at least one micro-batch"
+        return self.sums[self.names.index("weight")]
+
+    def terms(self, world: World) -> dict[str, Tensor]:
+        """Means over the global batch; all ranks call this together, at log steps."""
+        assert self.sums is not None, "a step has at least one micro-batch"
+        total = world.all_sum(self.sums.clone())
+        means = dict(zip(self.names, total / (self.micro_batches * world.size), strict=True))
+        return means | {"loss": means["loss"] / means["weight"], "weight": means["weight"]}
+
+
+def to_numbers(terms: dict[str, Tensor | float]) -> dict[str, float]:
+    """All tensors in one transfer, not one each."""
+    tensors = {name: value for name, value in terms.items() if isinstance(value, Tensor)}
+    plain = {name: float(value) for name, value in terms.items() if not isinstance(value, Tensor)}
+    if not tensors:
+        return plain
+    values = torch.stack([value.detach().float().reshape(()) for value in tensors.values()]).tolist()
+    return plain | dict(zip(tensors, values, strict=True))
+
+
+class Console:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: int, done: int, teachers: list[str]) -> None:
+        self.steps, self.teachers, self.bar = steps, teachers, None
+        self.clock = time.monotonic()
+        self.first, self.seen = done, done
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                MofNCompleteColumn(),
+                BarColumn(bar_width=16),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            self.bar = Progress(*columns, transient=False)
+            self.task = self.bar.add_task("", total=steps, completed=done, said="")
+            self.bar.start()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Steps, images/s, ETA, loss per teacher."""
+        if "loss" not in record:
+            return
+        self.seen = record["step"]
+        rate = record.get("images_per_second")
+        losses = " ".join(f"{name} {record[f'loss/{name}']:.3f}" for name in self.teachers if f"loss/{name}" in record)
+        said = f"{f'{rate:.0f} img/s  ' if rate else ''}loss {record['loss']:.3f}  {losses}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.seen, said=said)
+        else:
+            print(f"step {self.seen}/{self.steps}  {self._left()}{said}", file=sys.stderr, flush=True)
+
+    def _left(self) -> str:
+        done = self.seen - self.first
+        if done <= 0:
+            return ""
+        seconds = (time.monotonic() - self.clock) / done * (self.steps - self.seen)
+        hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
+        return f"{hours}:{minutes:02d}:{int(seconds % 60):02d} left  "
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class WandbMirror:
+    """wandb hears what the JSONL records. Our own step is logged as a metric: wandb drops replayed steps otherwise."""
+
+    def __init__(self, section: Any, folder: Path, run_id: str, name: str, recipe: dict[str, Any]) -> None:
+        import os
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        mode = section.mode
+        if mode == "auto":
+            mode = "online" if wandb.api.api_key else "offline"
+        self.run = wandb.init(
+            project=section.project, entity=section.entity, mode=mode, dir=str(folder), id=run_id,
+            name=name, resume="allow", config=recipe,
+        )  # fmt: skip
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """As it stands in the file."""
+        self.run.log({k: v for k, v in record.items() if isinstance(v, int | float)})
+
+    def close(self) -> None:
+        """Flush."""
+        self.run.finish()
+
+
+class TensorBoardMirror:
+    """TensorBoard event files under events/."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Every number of the record."""
+        for name, value in record.items():
+            if isinstance(value, float):
+                self.writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Flush."""
+        self.writer.close()
+
+
+def open_mirrors(track: Track, folder: Path, run_id: str, recipe: dict[str, Any]) -> list[Mirror]:
+    """Those that the recipe asks for, besides the console."""
+    mirrors: list[Mirror] = []
+    if track.wandb is not None and track.wandb.mode != "off":
+        mirrors.append(WandbMirror(track.wandb, folder, run_id, folder.name, recipe))
+    if track.tensorboard:
+        mirrors.append(TensorBoardMirror(folder / "events"))
+    return mirrors

@@ -1,0 +1,20 @@
+"""Teachers: what a plug-in says, how one is found, filled, frozen and asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unicscale.teacher.finding import Teacher, TeacherOptions, entry, find
+
+if TYPE_CHECKING:
+    from unicscale.teacher.finding import open_teacher
+
+__all__ = ["Teacher", "TeacherOptions", "entry", "find", "open_teacher"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_teacher":  # the only one that needs torch
+        from unicscale.teacher.finding import open_teacher
+
+        return open_teacher
+    raise AttributeError(f"module 'unicscale.teacher' has no attribute '{name}'")

@@ -1,0 +1,53 @@
+"""What a section of `teachers:` comes to: its plug-in, the options, what it says of itself, and which file it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unicscale.contracts import TeacherSpec
+from unicscale.recipe.sections import TeacherSection
+from unicscale.teacher import files
+from unicscale.teacher.finding import Place, Teacher, find, options_of
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One teacher, known but not built."""
+
+    name: str
+    section: TeacherSection
+    plugin: Teacher
+    options: Any
+    spec: TeacherSpec
+
+    @property
+    def brings_its_own(self) -> bool:
+        """Whether `weights: auto` means what the plug-in reads in its own way, and no file."""
+        if self.section.weights != "auto" or type(self.plugin).own_state is Teacher.own_state:
+            return False
+        no_file = self.spec.weights is None and self.bundled is None
+        return no_file or self.plugin.own_state(self.options) is not None  # with some options only: it has to be read
+
+    @property
+    def file(self) -> files.Wanted | None:
+        """Where its weights lie or will lie; None: its own, or random. TeacherError where there is no such file."""
+        return None if self.section.weights == "random" or self.brings_its_own else self.wanted
+
+    @property
+    def wanted(self) -> files.Wanted:
+        """The file that `weights:` means, were there nothing else; TeacherError where there is no such file."""
+        return files.wanted(self.section.weights, self.spec.weights, self.bundled, self.name)
+
+    @property
+    def bundled(self) -> Path | None:
+        """Weights that travel with the plug-in."""
+        return self.plugin.bundled(self.options)
+
+
+def describe(name: str, section: TeacherSection, place: Place = lambda where: "") -> Described:
+    """Find the plug-in, and let it read its options and describe itself; refuses what cannot be understood."""
+    plugin = find(name, section)
+    options = options_of(plugin, name, section.options, place)
+    return Described(name, section, plugin, options, plugin.spec(options))

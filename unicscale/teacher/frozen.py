@@ -1,0 +1,155 @@
+"""One frozen teacher: its module behind a single forward, built on meta, filled from a file that fits it exactly."""
+
+from __future__ import annotations
+
+import itertools
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unicscale.contracts import Features, TeacherSpec
+from unicscale.errors import TeacherError
+from unicscale.ranks.world import World
+from unicscale.recipe.sections import TeacherSection
+from unicscale.student.pixels import normalise
+from unicscale.teacher import files, weights
+from unicscale.teacher.described import Described, describe
+from unicscale.teacher.finding import Teacher, literals
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Frozen(nn.Module):
+    """One teacher's module behind one forward: the only entry that sharded modules allow."""
+
+    def __init__(self, plugin: Teacher, options: Any, name: str) -> None:
+        super().__init__()
+        self.plugin, self.options, self.name = plugin, options, name
+        self.spec: TeacherSpec = plugin.spec(options)
+        with torch.device("meta"):
+            self.module = plugin.build(options)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Frozen:
+        """A teacher never trains."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Tokens of uint8 pixels, or of floats that are already in this teacher's normalisation."""
+        height, width = images.shape[-2:]
+        if height % self.spec.patch or width % self.spec.patch:
+            raise TeacherError(
+                f"teacher '{self.name}': {height}×{width} pixels are no multiple of its patch of {self.spec.patch}."
+            )
+        if not images.dtype.is_floating_point:
+            images = normalise(images, self.spec.mean, self.spec.std)
+        dtype = next(p.dtype for p in self.module.parameters() if p.dtype.is_floating_point)
+        return Features(*self.plugin.forward(self.module, images.to(dtype)))
+
+    def classify(self, summary: Tensor) -> Tensor:
+        """Logits of the teacher's own classifier: (B, D) -> (B, classes)."""
+        return self.plugin.classify(self.module, summary)
+
+    def embed(self, summary: Tensor) -> Tensor:
+        """Its image embedding, comparable with `embed_text`: (B, D) -> (B, E), not normalised."""
+        return self.plugin.embed(self.module, summary)
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Its text embedding: (B, L) int64 -> (B, E), not normalised."""
+        return self.plugin.embed_text(self.module, tokens)
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Texts as its text encoder reads them: -> (B, L) int64."""
+        return self.plugin.tokenize(self.options, texts)
+
+
+def frozen_of(name: str, section: TeacherSection) -> Frozen:
+    """The teacher that a section describes, on meta, without weights."""
+    described = describe(name, section)
+    return Frozen(described.plugin, described.options, name)
+
+
+def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Frozen:
+    """One teacher by itself, whole, filled, in fp32 unless the section says otherwise."""
+    one = frozen_of(name, section)
+    cast(one.module, DTYPES.get(section.dtype, torch.float32))
+    state = state_of(one, section)
+    one.to_empty(device=device)
+    weights.fill(one.module, state, World())
+    return one
+
+
+def state_of(one: Frozen, section: TeacherSection) -> Mapping[str, Tensor]:
+    """Every value of the module, by its name: from the file that the section means, matched strictly."""
+    buffers = real_buffers(one.plugin, one.options) if any(True for _ in one.module.buffers()) else {}
+    if section.weights == "random":
+        return ChainMap(weights.RandomState(one.module), buffers)  # type: ignore[arg-type]  (drawn one at a time)
+    own = one.plugin.own_state(one.options) if section.weights == "auto" else None
+    if own is not None:
+        weights.match(own, one.module, f"teacher '{one.name}'")
+        return ChainMap(own, buffers)
+    path = files.require(Described(one.name, section, one.plugin, one.options, one.spec).wanted, one.name)
+    what = f"teacher '{one.name}': {path}"
+    held = weights.read(path)
+    state = renamed(one, held, what)
+    try:
+        weights.match(state, one.module, what)
+    except TeacherError as problem:
+        raise TeacherError(f"{problem}{_other_options(one, held)}") from problem
+    weights.refuse_untrained(state, what)
+    return ChainMap(state, buffers)
+
+
+def renamed(one: Frozen, state: dict[str, Any], what: str) -> dict[str, Tensor]:
+    """An official file's entries under the module's names; a file that confuses the plug-in is the wrong file."""
+    try:
+        state = one.plugin.rename(state)
+    except TeacherError as problem:
+        raise TeacherError(f"{what}: {problem}") from problem
+    except (KeyError, AttributeError, TypeError, IndexError, RuntimeError) as problem:
+        raise TeacherError(
+            f"{what} does not fit: the plug-in could not rename its entries ({type(problem).__name__}: {problem})\n"
+            f"  it holds: {', '.join(sorted(map(str, state))[:6])} ..."
+        ) from problem
+    without = one.plugin.leaves_out(one.options)
+    return {n: t for n, t in state.items() if not (without and n.startswith(without))}
+
+
+def _other_options(one: Frozen, held: dict[str, Any]) -> str:
+    """`"  It is the file of size: small."`, where other options of the plug-in fit the file."""
+    fields = one.plugin.Options.model_fields
+    choices = {n: (False, True) if f.annotation is bool else literals(f.annotation) for n, f in fields.items()}
+    choices = {n: values for n, values in choices.items() if values}
+    for values in itertools.product(*choices.values()):
+        changed = dict(zip(choices, values, strict=True))
+        try:
+            other = Frozen(one.plugin, one.options.model_copy(update=changed), one.name)
+            weights.match(renamed(other, held, ""), other.module, "")
+        except TeacherError:
+            continue
+        return "\n  It is the file of " + ", ".join(f"{n}: {str(v).lower()}" for n, v in changed.items()) + "."
+    return ""
+
+
+def real_buffers(plugin: Teacher, options: Any) -> dict[str, Tensor]:
+    """The values of buffers that no file holds (masks, rotary tables): built for real, parameters left on meta."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(self, name, None if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False))
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    try:
+        return dict(plugin.build(options).named_buffers())
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters only: rotary tables and the like keep the precision they were made in."""
+    for parameter in module.parameters():
+        if parameter.dtype.is_floating_point:
+            parameter.data = parameter.data.to(dtype)
