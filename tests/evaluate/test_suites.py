@@ -1,5 +1,6 @@
 """`unicscale evaluate` and `unicscale features` from end to end, on data sets of every official layout."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -21,10 +22,10 @@ from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
 from unicscale.evaluate import suites
 from unicscale.evaluate.features import shelf
-from unicscale.evaluate.features.extract import sha_of_images
-from unicscale.evaluate.names import TRANSFER
-from unicscale.evaluate.opening import open_subject
+from unicscale.evaluate.features.extract import sha_of, sha_of_images
+from unicscale.evaluate.opening import open_subject, with_teachers
 from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table
+from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.task import Settings
 from unicscale.interop.native import Description, write
 from unicscale.interop.opened import Opened
@@ -33,6 +34,7 @@ from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.student.model import build_student
 from unicscale.student.pixels import normalise
+from unicscale.student.trunk import Trunk
 from unicscale.train import train
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
@@ -346,7 +348,25 @@ def test_the_table_reads_as_a_table():
 # --- MODEL ----------------------------------------------------------------------------------------
 
 
-def test_a_stage_of_a_run_is_a_model(data, tmp_path):
+def assert_hashed_once(run, monkeypatch):
+    """Whatever a run is measured by, only the checkpoint that is measured is hashed whole, and once."""
+    hashed, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, *how: hashed.append(Path(file.name)) or digest(file, *how))
+    for model, step in (("run", 4), ("run@high", 4), ("run@low", 2)):
+        hashed.clear()
+        models, given = with_teachers([str(run.parent / model)], {})
+        subject = open_subject(models[0], torch.device("cpu"), given)
+        shards = [str(file.relative_to(run / "checkpoints")) for file in hashed if file.suffix == ".safetensors"]
+        assert shards == [f"step-{step:08}/rank-0000.safetensors"]
+        assert subject.sha == sha_of(load(str(run / "checkpoints" / f"step-{step:08}"))), "results are kept under it"
+        held = [*subject.module.modules(), *subject.see.modules()]
+        assert len({id(module) for module in held if isinstance(module, Trunk)}) == 1
+    newest = run / "checkpoints" / "step-00000004" / "rank-0000.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert open_subject(f"{run}@high", torch.device("cpu")).name == "run@step-00000003"
+
+
+def test_a_stage_of_a_run_is_a_model(data, tmp_path, monkeypatch):
     tree = {
         "schema": 1,
         "out": str(tmp_path / "run"),
@@ -370,6 +390,7 @@ def test_a_stage_of_a_run_is_a_model(data, tmp_path):
     with pytest.raises(RecipeError, match=r"is called 'hihg'\. Did you mean 'high'\?\n  stages: low, high"):
         open_subject(str(tmp_path / "run@hihg"), torch.device("cpu"))
     evaluate([str(tmp_path / "run")], data=data, suite=["knn"], teachers=True, **FAST)
+    assert_hashed_once(tmp_path / "run", monkeypatch)
     whole = json.loads((tmp_path / "run" / "evaluation" / "knn.json").read_text())
     assert {name: facts["teacher"] for name, facts in whole["models"].items()} == {"run": False, "teacher:dino": True}
 

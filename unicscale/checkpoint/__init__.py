@@ -3,8 +3,20 @@
 checkpoints/step-00012345/{manifest.json, rank-0000.safetensors, ..., state.json, recipe.yaml}
 """
 
-from unicscale.checkpoint.reading import Checkpoint, States, locate, newest, restore, weights_of
+from unicscale.checkpoint.reading import Checkpoint, States, committed, glance, locate, newest, restore, weights_of
 from unicscale.checkpoint.resuming import find, same_data
 from unicscale.checkpoint.writing import Saver
 
-__all__ = ["Checkpoint", "Saver", "States", "find", "locate", "newest", "restore", "same_data", "weights_of"]
+__all__ = [
+    "Checkpoint",
+    "Saver",
+    "States",
+    "committed",
+    "find",
+    "glance",
+    "locate",
+    "newest",
+    "restore",
+    "same_data",
+    "weights_of",
+]

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -198,6 +199,20 @@ def locate(path: str | Path) -> Checkpoint:
     if found is None:
         raise CheckpointError(f"{path} holds no checkpoint.\n  Give a run folder, or one step-… folder of it.")
     return found
+
+
+def glance(path: str | Path) -> Checkpoint:
+    """The newest checkpoint that `path` means, for what it says of itself: manifest and recipe are whole, and nobody
+    has read its tensors, which may be many GB."""
+    path = Path(path)
+    alone = STEP.match(path.name) or (path / "manifest.json").exists()
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    for each in [path] if alone else committed(folder):
+        with suppress(Damaged, KeyError):
+            found = opened(each)
+            if verify(each, "recipe.yaml", found.manifest.files["recipe.yaml"]) is None:
+                return found
+    raise CheckpointError(f"{path} holds no checkpoint.\n  Give a run folder, or one step-… folder of it.")
 
 
 def weights_of(path: str | Path, which: str = "weights") -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from unicscale.interop.loading import Model
+    from unicscale.interop.opened import Opened
     from unicscale.recipe.sections import TeacherSection
     from unicscale.teacher.finding import Frozen
 
@@ -33,15 +35,26 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
     if source.startswith("timm:"):
         stated = {"plugin": "timm", "model": source.removeprefix("timm:"), **given.get(source, {})}
         return _of_frozen(label or source, source, stated, device, teacher=False)
-    from unicscale import load
+    from unicscale.interop.loading import both
 
-    path = resolved(source)
-    module = load(path).to(device)
-    size, patch = int(getattr(module, "size")), int(getattr(module, "patch"))  # noqa: B009  (nn.Module hides their type)
-    subject = Subject(label or _label(path), module, module, sha_of(module), size, patch)
-    with contextlib.suppress(CheckpointError):  # a bare encoder is a subject too
-        _with_projectors(subject, path, device, given)
+    path, opened = _read(source)
+    module, whole = both(opened)
+    module.to(device)
+    subject = Subject(label or _label(path), module, module, sha_of(module), module.size, module.patch)
+    if whole is not None and len(whole.statistics):
+        _with_projectors(subject, whole.to(device), path, device, given)
     return subject
+
+
+def _read(source: str) -> tuple[str, Opened]:
+    """The first of the checkpoints meant that is whole: each is hashed once, on its way in."""
+    from unicscale.interop.loading import read
+
+    *newer, last = resolved(source)
+    for path in newer:
+        with contextlib.suppress(CheckpointError):  # a damaged one: the one before it then
+            return path, read(path)
+    return last, read(last)
 
 
 def parted(model: str) -> tuple[str, str]:
@@ -50,33 +63,36 @@ def parted(model: str) -> tuple[str, str]:
     return (label, source) if found and not Path(model).exists() else ("", model)
 
 
-def resolved(source: str) -> str:
-    """`RUN@STAGE` is the newest checkpoint of that stage that the run has kept."""
+def resolved(source: str) -> list[str]:
+    """`RUN@STAGE` means the checkpoints of that stage that the run has kept, the newest first; else it is a path."""
     run, found, wanted = source.rpartition("@")
     if not found or Path(source).exists() or not Path(run).is_dir():
-        return source
+        return [source]
     from unicscale import checkpoint
 
-    names = [stage.name for stage in checkpoint.locate(run).recipe.stages]
+    names = [stage.name for stage in checkpoint.glance(run).recipe.stages]
     if wanted not in names:
         raise RecipeError(
             f"{source}: no stage of {run} is called '{wanted}'.{nearest(wanted, names)}\n  stages: {', '.join(names)}"
         )
-    for folder in sorted((Path(run) / "checkpoints").glob("step-*"), reverse=True):
-        with contextlib.suppress(CheckpointError):  # a damaged one: the one before it then
-            if checkpoint.locate(folder).progress.stage == names.index(wanted):
-                return str(folder)
-    raise CheckpointError(
-        f"{source}: {run} has kept no checkpoint of stage '{wanted}'.\n"
-        "  `save.keep_every_steps` in a recipe keeps some of every stage."
-    )
+    kept = []
+    for folder in checkpoint.committed(Path(run) / "checkpoints"):
+        with contextlib.suppress(CheckpointError):
+            if checkpoint.glance(folder).progress.stage == names.index(wanted):
+                kept.append(str(folder))
+    if not kept:
+        raise CheckpointError(
+            f"{source}: {run} has kept no checkpoint of stage '{wanted}'.\n"
+            "  `save.keep_every_steps` in a recipe keeps some of every stage."
+        )
+    return kept
 
 
 def with_teachers(models: list[str], given: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """The models and, after them, each teacher that their recipes name."""
     more: dict[str, dict[str, Any]] = {}
     for model in models:
-        more |= recipe_teachers(resolved(parted(model)[1]))
+        more |= recipe_teachers(resolved(parted(model)[1])[0])
     if not more:
         raise RecipeError(
             "--teachers: none of these models is a run, so no recipe names its teachers; give teacher:NAME"
@@ -94,14 +110,9 @@ def _of_frozen(label: str, name: str, stated: Mapping[str, Any], device: torch.d
 
 
 def _with_projectors(
-    subject: Subject, source: str, device: torch.device, given: Mapping[str, Mapping[str, Any]]
+    subject: Subject, module: Model, source: str, device: torch.device, given: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    from unicscale import load
     from unicscale.contracts import Features
-
-    module: Any = load(source, projectors=True).to(device)
-    if not len(module.statistics):
-        return
 
     def invert(teacher: str, summary: Tensor) -> Tensor:
         summary = summary.to(device)
@@ -133,7 +144,7 @@ def recipe_teachers(source: str) -> dict[str, dict[str, Any]]:
     if not Path(source).is_dir():
         return {}
     try:
-        found = checkpoint.locate(Path(source))
+        found = checkpoint.glance(source)
     except CheckpointError:
         return {}  # an export's folder
     return {name: section.model_dump() for name, section in found.recipe.teachers.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from unicscale.errors import RecipeError, nearest
-from unicscale.evaluate.names import LARGE, SHIFTED, TRANSFER
+from unicscale.evaluate.sets.names import LARGE, SHIFTED, TRANSFER
 from unicscale.evaluate.task import Settings, Task
 from unicscale.evaluate.tasks.classify import Knn, Logistic
 from unicscale.evaluate.tasks.dense import Depth, Segment

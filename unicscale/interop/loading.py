@@ -13,6 +13,7 @@ from unicscale.contracts import Features, Seen
 from unicscale.errors import CheckpointError
 from unicscale.interop import native, unic
 from unicscale.interop.opened import Opened
+from unicscale.student.model import Student
 from unicscale.teacher.finding import open_teacher
 
 
@@ -62,6 +63,14 @@ def load(
     elif opened.student.projector is None:
         raise CheckpointError(f"{name}: projectors=True, but there are no projectors in it, only the encoder.")
     return Model(opened, projectors=projectors)
+
+
+def both(opened: Opened) -> tuple[Model, Model | None]:
+    """The encoder alone and, where there are projectors, the whole student: two faces of one trunk."""
+    student = opened.student
+    whole = None if student.projector is None else Model(opened, projectors=True)
+    bare = Opened(Student(student.trunk), opened.size, opened.statistics)
+    return Model(bare, projectors=False), whole
 
 
 def read(source: str | Path) -> Opened:

@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from unicscale.errors import RecipeError, nearest
-from unicscale.evaluate.names import TRANSFER
 from unicscale.evaluate.results.gains import gain
+from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.run.columns import columns
 
 Table = dict[str, dict[str, dict[str, Any]]]  # score -> model -> {value, low, high, higher_is_better}
