@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unicscale.data.loader import open_eval
+from unicscale.data.once import open_eval
 from unicscale.evaluate.features import store
 from unicscale.evaluate.features.extract import extract
 from unicscale.evaluate.metrics.knn import knn_predict

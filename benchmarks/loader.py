@@ -82,7 +82,7 @@ def ours(path: str, batch: int, workers: int, checked: bool = True, **options: o
     section = Data.model_validate({"train": [path], "images_per_step": batch, "workers": workers} | options)
     loader = open_loader(section, seed=0)
     if not checked:
-        loader.sets[0].trailer = None
+        loader.supply.sets[0].trailer = None
     steps = loader.images_per_epoch // batch
     return lambda: sum(len(b.images) for b in loader.start(Progress(), lambda _: SIZE, steps))
 

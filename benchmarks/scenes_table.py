@@ -24,7 +24,8 @@ from unicscale.evaluate.metrics.linear import lbfgs
 from unicscale.evaluate.metrics.probe import QUICK
 from unicscale.evaluate.metrics.segment import linear_tallies, miou
 from unicscale.evaluate.results.gains import gain
-from unicscale.evaluate.task import Score, Settings, bootstrap, share
+from unicscale.evaluate.score import Score, bootstrap, share
+from unicscale.evaluate.terms import Settings
 
 RESAMPLES = 1000
 

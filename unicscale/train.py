@@ -84,10 +84,10 @@ def loop(parts: Parts, phase: Phases) -> None:
         due = (
             plan.saves(progress.step) or plan.ends_stage(progress.step) or plan.evaluates(progress.step) or saver.due()
         )
-        bad = parts.loader.replaced_any
-        stop, save, bad = world.agreed(stop=world.stop.raised(), save=due, tell=bad)  # all ranks leave at the same step
+        unjudged = parts.loader.damage.unjudged
+        stop, save, bad = world.agreed(stop=world.stop.raised(), save=due, tell=unjudged)  # all leave at the same step
         if bad:
-            parts.loader.judge(world.gather_objects)
+            parts.loader.damage.judge(world.gather_objects)
         if stop or save:
             phase("save")
             streak.judge(progress.step, teachers.broken())

@@ -14,7 +14,7 @@ from unicscale.data.sets.decode import Status, Undecodable
 from unicscale.data.sets.folder import listing
 from unicscale.data.sets.images import open_images
 from unicscale.data.sets.trailer import MARK, checksum
-from unicscale.data.views.crops import CentreCrop
+from unicscale.data.views.crops import RandomCrop
 from unicscale.errors import DataError
 
 # --- checksums ------------------------------------------------------------------------------------
@@ -62,7 +62,9 @@ def test_one_changed_byte_of_an_image_is_noticed(tmp_path, mode, reader):
     images.image(3)
     if reader == "ffcv":
         status, keys = np.full(6, Status.WAITING, np.int64), rng.keys_numpy(rng.key(3), np.arange(6))
-        images.fill(np.arange(6), keys, CentreCrop(), np.empty((6, 16, 16, 3), np.uint8), status)
+        images.fill(
+            np.arange(6), keys, RandomCrop((0.08, 1.0), (0.75, 4 / 3), 0.5), np.empty((6, 16, 16, 3), np.uint8), status
+        )
         assert status.tolist() == [Status.DONE] * 4 + [Status.UNDECODABLE, Status.DONE]
 
 

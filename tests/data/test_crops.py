@@ -6,7 +6,7 @@ from scipy import stats
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from unicscale import rng
-from unicscale.data.views.crops import DRAWS, CentreCrop, RandomCrop
+from unicscale.data.views.crops import DRAWS, RandomCrop
 
 PAPER = RandomCrop((0.08, 1.0), (0.75, 4 / 3), 0.5)
 
@@ -41,7 +41,3 @@ def test_half_of_the_views_are_mirrored():
 def test_an_image_too_long_for_any_allowed_shape_is_cut_at_its_centre():
     box = RandomCrop((1.0, 1.0), (0.75, 4 / 3), 0.0).box(draws(1)[0].tolist(), 100, 1000)
     assert box == (0, 433, 100, 133, False)
-
-
-def test_validation_takes_the_centre():
-    assert CentreCrop().box([], 256, 400) == (16, 88, 224, 224, False)

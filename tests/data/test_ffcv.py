@@ -11,7 +11,7 @@ from unicscale.data.sets.beton import Beton
 from unicscale.data.sets.decode import Status
 from unicscale.data.sets.images import open_images
 from unicscale.data.sets.trailer import checksum
-from unicscale.data.views.crops import DRAWS, CentreCrop, RandomCrop
+from unicscale.data.views.crops import DRAWS, RandomCrop
 from unicscale.errors import DataError
 
 pytestmark = needs_ffcv
@@ -87,9 +87,7 @@ def test_numba_draws_the_numbers_of_numpy_and_torch():
     assert np.array_equal(on_device.numpy(), table)
 
 
-@pytest.mark.parametrize(
-    "crop", [RandomCrop((0.08, 1.0), (0.75, 4 / 3), 0.5), RandomCrop((0.9, 1.0), (0.1, 0.2), 0.0), CentreCrop()]
-)
+@pytest.mark.parametrize("crop", [RandomCrop((0.08, 1.0), (0.75, 4 / 3), 0.5), RandomCrop((0.9, 1.0), (0.1, 0.2), 0.0)])
 def test_the_compiled_decoder_cuts_the_boxes_of_the_interpreter(tmp_path, crop):
     images = open_images(written_by_ffcv(tmp_path / "raw.beton", "raw", count=30), "ffcv")
     index = np.arange(30).repeat(20)
@@ -115,7 +113,7 @@ def test_the_compiled_checksum_is_that_of_numpy(size):
 def test_a_beton_without_checksums_is_read_and_said_to_have_none(tmp_path):
     path = written_by_ffcv(tmp_path / "jpg.beton", "jpg")
     loader = open_loader(section(path), seed=0)
-    assert loader.sets[0].name(3) == f"{path}, sample 3"
+    assert loader.supply.sets[0].name(3) == f"{path}, sample 3"
     assert f"{path}: no checksums" in loader.describe()
     ours = open_loader(section(beton(tmp_path, tree(tmp_path / "tree", 12))), seed=0)
     assert "no checksums" not in ours.describe()

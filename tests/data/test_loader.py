@@ -69,8 +69,8 @@ def test_a_run_resumes_at_any_step_with_any_world_and_other_workers(sets, reader
 
 def test_resuming_decodes_nothing_that_it_skips(sets):
     loader = open_loader(section(sets["folder"], workers=0), seed=1)
-    read, image = [], loader.sets[0].image
-    loader.sets[0].image = lambda index: read.append(index) or image(index)
+    read, image = [], loader.supply.sets[0].image
+    loader.supply.sets[0].image = lambda index: read.append(index) or image(index)
     batches = list(loader.start(Progress(step=3, images=24), lambda _: 32, 2))
     assert read == torch.cat([b.index for b in batches]).tolist()
 
@@ -117,15 +117,6 @@ def test_an_oblong_size_is_refused(sets):
         next(loader.start(Progress(), lambda _: (224, 336), 1))
 
 
-def test_validation_is_centred_and_in_order(sets):
-    data = section(sets["beton"], val=[sets["beton"]])
-    loader = open_loader(data, seed=0, train=False)
-    first = next(loader.start(Progress(), lambda _: 32, 5))
-    assert first.index.tolist() == list(range(8))
-    again = next(open_loader(data, seed=9, train=False).start(Progress(), lambda _: 32, 5))
-    assert torch.equal(first.images, again.images)
-
-
 @pytest.mark.parametrize(
     ("options", "world", "text"),
     [
@@ -144,9 +135,9 @@ def test_what_cannot_work_is_said_at_open(sets, options, world, text):
 
 
 def test_a_bicubic_recipe_is_read_without_ffcv(sets):
-    assert open_loader(section(sets["beton"], resize="bicubic"), seed=0).sets[0].reader == "beton"
+    assert open_loader(section(sets["beton"], resize="bicubic"), seed=0).supply.sets[0].reader == "beton"
     fastest = "beton" if ffcv_missing() else "ffcv"
-    assert open_loader(section(sets["beton"]), seed=0).sets[0].reader == fastest
+    assert open_loader(section(sets["beton"]), seed=0).supply.sets[0].reader == fastest
 
 
 def test_the_choice_of_reader_and_the_memory_are_told(sets, heard):
@@ -216,8 +207,8 @@ def step_that_refuses(packed, limit):
     try:
         for _ in batches:
             step += 1
-            if world.agreed(stop=False, save=False, tell=loader.replaced_any)[2]:
-                loader.judge(world.gather_objects)
+            if world.agreed(stop=False, save=False, tell=loader.damage.unjudged)[2]:
+                loader.damage.judge(world.gather_objects)
     except DataError as problem:
         return step, str(problem)
     finally:
@@ -293,7 +284,7 @@ def test_what_a_thread_raises_names_the_image(sets, count):
         raise MemoryError("no more")
 
     loader = open_loader(section(sets["beton"], workers=count), seed=0)
-    loader.sets = [Slow(fail)]
+    loader.supply.sets[:] = [Slow(fail)]
     with pytest.raises(DataError, match=r"rank 0: image 3 \(file 3\): MemoryError: no more"):
         list(loader.start(Progress(), lambda _: 32, 5))
 
@@ -302,7 +293,7 @@ def test_a_stall_is_an_error_that_names_the_image(sets, monkeypatch):
     monkeypatch.setattr(workers, "STALL_SECONDS", 0.5)
     wait = threading.Event()
     loader = open_loader(section(sets["beton"]), seed=0)
-    loader.sets = [Slow(lambda: wait.wait(20))]
+    loader.supply.sets[:] = [Slow(lambda: wait.wait(20))]
     start = time.monotonic()
     with pytest.raises(DataError, match=r"stands still: .*\n  waiting for image 3 \(file 3\)"):
         list(loader.start(Progress(), lambda _: 32, 5))

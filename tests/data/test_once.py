@@ -7,8 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from tests.kit.pictures import READERS, beton, picture, tree
-from unicscale.data.loader import open_eval
-from unicscale.data.once import whole
+from unicscale.data.once import open_eval, whole
 from unicscale.errors import DataError
 
 

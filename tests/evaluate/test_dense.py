@@ -13,9 +13,9 @@ from unicscale.contracts import Features
 from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.probe import Schedule
-from unicscale.evaluate.task import Settings, Subject
 from unicscale.evaluate.tasks.dense import Depth, Segment, _mask
 from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, width_of
+from unicscale.evaluate.terms import Settings, Subject
 from unicscale.ranks.world import World
 
 PATCH = 4

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.kit import tiny_sets
 from unicscale.contracts import Features, Seen
-from unicscale.data.loader import open_eval
+from unicscale.data.once import open_eval
 from unicscale.errors import DataError, RecipeError
 from unicscale.evaluate.during import asked_for, during, frozen
 from unicscale.evaluate.metrics.knn import nearest, vote

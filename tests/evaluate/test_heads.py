@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from unicscale.errors import DataError, RecipeError
 from unicscale.evaluate.opening import guess, open_subject
-from unicscale.evaluate.task import Subject
 from unicscale.evaluate.tasks.heads import head_logits
 from unicscale.evaluate.tasks.zero_shot import text_classifier, which, zero_shot_predict
+from unicscale.evaluate.terms import Subject
 from unicscale.objective.standardize import Standardizer
 from unicscale.teacher.finding import find, open_teacher
 

@@ -26,7 +26,7 @@ from unicscale.evaluate.features.extract import sha_of, sha_of_images
 from unicscale.evaluate.opening import open_subject, with_teachers
 from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table
 from unicscale.evaluate.sets.names import TRANSFER
-from unicscale.evaluate.task import Settings
+from unicscale.evaluate.terms import Settings
 from unicscale.interop.native import Description, write
 from unicscale.interop.opened import Opened
 from unicscale.objective.standardize import Standardizer

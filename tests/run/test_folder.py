@@ -135,7 +135,7 @@ def test_what_is_set_aside_never_takes_a_name_that_is_still_there(tmp_path: Path
 
 
 def test_a_file_written_whole_is_read_back_in_any_locale(tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from unicscale.runs import *;"
+    script = "import sys; from pathlib import Path; from unicscale.run.folder import *;"
     script += "write_whole(Path(sys.argv[1]) / 'run.json', '{\"a\": \"\\u00e9\"}');"
     script += "print(facts_of(RunFolder(Path(sys.argv[1])))['a'] == '\\u00e9')"
     env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

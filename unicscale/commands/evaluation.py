@@ -149,7 +149,7 @@ def _world(device: str) -> World:
 
 
 def _settings(**values: Any) -> Any:
-    from unicscale.evaluate.task import Settings
+    from unicscale.evaluate.terms import Settings
 
     choices = {"dtype": ("auto", "fp32", "bf16", "fp16"), "search": ("grid", "optuna")}
     for name, allowed in choices.items():

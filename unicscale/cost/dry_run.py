@@ -15,6 +15,7 @@ import torch
 from unicscale import cost, rng
 from unicscale.assembly import assemble
 from unicscale.contracts import Batch, Progress
+from unicscale.data.stream.damage import Damage
 from unicscale.engine.placement import memory_of
 from unicscale.errors import RecipeError
 from unicscale.ranks.failures import explained
@@ -95,10 +96,10 @@ class Synthetic:
     """A loader whose pixels are drawn from (seed, step, sample)."""
 
     images_per_epoch = EPOCH
-    replaced_any = False  # drawn pixels are never damaged
 
     def __init__(self, recipe: Recipe, world: World) -> None:
         self.seed, self.device, self.rank = recipe.seed, world.device, world.rank
+        self.damage = Damage(0, 0, self.rank)  # drawn pixels are never damaged
         self.share, self.micro_batches = recipe.data.images_per_step // world.size, 1
 
     def start(self, after: Progress, size: Callable[[int], int], steps: int) -> Iterator[Batch]:

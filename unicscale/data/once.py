@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unicscale.data.device import numbers, planes, square_pixels
 from unicscale.data.sets.decode import Undecodable
 from unicscale.data.sets.images import Images, open_images
-from unicscale.data.stream.batches import numbers
 from unicscale.data.stream.fill import place_of
 from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
@@ -69,14 +69,12 @@ class Once:
                 workers.wait(futures)
                 at = np.asarray(index, dtype=np.int64)
                 labels = np.full(len(at), -1, np.int64) if self.labels is None else self.labels[at]
-                images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-                yield images, numbers(labels, self.device), numbers(at, self.device)
+                yield planes(pixels, self.device), numbers(labels, self.device), numbers(at, self.device)
         finally:
             workers.close()
 
     def _submit(self, workers: Workers, index: range) -> tuple[range, Tensor, list]:
-        pin = self.device.type == "cuda"
-        pixels = torch.empty(len(index), self.size, self.size, 3, dtype=torch.uint8, pin_memory=pin)
+        pixels = square_pixels(len(index), self.size, self.device)
         out = pixels.numpy()
 
         def fill(place: int) -> None:

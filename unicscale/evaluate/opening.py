@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicscale.errors import CheckpointError, RecipeError, UserError, nearest
 from unicscale.evaluate.features.extract import sha_of
-from unicscale.evaluate.task import Subject
+from unicscale.evaluate.terms import Subject
 
 if TYPE_CHECKING:
     import torch

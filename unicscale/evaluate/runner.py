@@ -14,8 +14,10 @@ from typing import Any
 from unicscale.errors import DataError, RecipeError, UserError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.results import compare
+from unicscale.evaluate.score import Score
 from unicscale.evaluate.sets import catalogue
-from unicscale.evaluate.task import Score, Subject, Task
+from unicscale.evaluate.task import Task
+from unicscale.evaluate.terms import Subject
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.run.folder import versions, write_whole

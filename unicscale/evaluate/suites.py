@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from unicscale.errors import RecipeError, nearest
 from unicscale.evaluate.sets.names import LARGE, SHIFTED, TRANSFER
-from unicscale.evaluate.task import Settings, Task
+from unicscale.evaluate.task import Task
 from unicscale.evaluate.tasks.classify import Knn, Logistic
 from unicscale.evaluate.tasks.dense import Depth, Segment
 from unicscale.evaluate.tasks.facts import Speed, Statistics
 from unicscale.evaluate.tasks.heads import Heads
 from unicscale.evaluate.tasks.utility import Prune, Whiten
 from unicscale.evaluate.tasks.zero_shot import ZeroShot
+from unicscale.evaluate.terms import Settings
 
 FACTS = ("prune", "whiten", "statistics", "speed")
 OF_A_TEACHER: dict[str, Callable[[str, str], Task]] = {"zero_shot": ZeroShot, "heads": Heads}  # heads:deit3

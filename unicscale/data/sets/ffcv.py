@@ -22,7 +22,7 @@ from unicscale import rng
 from unicscale.data.sets.beton import JPEG, RAW, Beton
 from unicscale.data.sets.decode import Status, Undecodable
 from unicscale.data.sets.trailer import STRIDE
-from unicscale.data.views.crops import DRAWS, CentreCrop, Crop, RandomCrop, random_box
+from unicscale.data.views.crops import DRAWS, Crop, RandomCrop, random_box
 
 # numba takes plain integers into its cache, not the enumeration
 DONE, BUSY, SHORT, UNDECODABLE = map(int, (Status.DONE, Status.BUSY, Status.SHORT, Status.UNDECODABLE))
@@ -111,15 +111,11 @@ class FFCV(Beton):
         """Decode, cut and resize into `out` (n, S, S, 3); returns the boxes (n, 5) and leaves a status per image."""
         packed, pixels = self._scratch()
         boxes = np.zeros((len(index), 5), np.int64)
-        if isinstance(crop, RandomCrop):
-            scale, ratio, flip, centre = crop.scale, crop.ratio, crop.flip, 0.0
-        elif isinstance(crop, CentreCrop):
-            scale, ratio, flip, centre = (1.0, 1.0), (1.0, 1.0), 0.0, crop.share
-        else:
+        if not isinstance(crop, RandomCrop):
             raise TypeError(f"no compiled form of {type(crop).__name__}")
         stored = (self.at[index], self.sizes[index], self.modes[index], self.heights[index], self.widths[index])
         sums = self.trailer.sums[index] if self.trailer else np.empty(0, np.uint64)
-        _fill(self.file, stored, sums, keys, scale, ratio, flip, centre, packed, pixels, out, boxes, status)
+        _fill(self.file, stored, sums, keys, crop.scale, crop.ratio, crop.flip, packed, pixels, out, boxes, status)
         if (status == SHORT).any():
             raise self.changed()
         return boxes
@@ -141,7 +137,6 @@ def _fill(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     flip: float,
-    centre: float,  # the share of a centred crop; 0 for a random one
     packed: np.ndarray,
     pixels: np.ndarray,
     out: np.ndarray,
@@ -166,13 +161,9 @@ def _fill(
         ):
             status[k] = UNDECODABLE
             continue
-        if centre > 0:
-            cut = max(1, round(min(h, w) * centre))
-            box = ((h - cut) // 2, (w - cut) // 2, cut, cut, False)
-        else:
-            for d in range(DRAWS):
-                draws[d] = uniform(keys[k], d)
-            box = _random_box(draws, h, w, scale, ratio, flip)
+        for d in range(DRAWS):
+            draws[d] = uniform(keys[k], d)
+        box = _random_box(draws, h, w, scale, ratio, flip)
         top, left, high, wide, mirrored = box
         boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3], boxes[k, 4] = top, left, high, wide, mirrored
         _resize(0, pixels.ctypes.data, h, w, top, top + high, left, left + wide, out[k].ctypes.data, side, side)

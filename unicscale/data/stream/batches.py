@@ -5,23 +5,47 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unicscale.contracts import Batch, Progress
-from unicscale.data.stream.fill import Bad, Filler
-from unicscale.data.stream.order import Samples
+from unicscale.data.device import numbers, planes, square_pixels
+from unicscale.data.sets.images import Images
+from unicscale.data.stream.damage import Bad, Damage
+from unicscale.data.stream.fill import Filler
+from unicscale.data.stream.order import Order, Samples
 from unicscale.data.stream.workers import Workers
 from unicscale.data.views.augment import augment
+from unicscale.data.views.crops import Crop
+from unicscale.data.views.resize import Filter
 from unicscale.errors import DataError, LoaderError
+from unicscale.recipe.sections import Augment
 from unicscale.rng import Purpose
 
-if TYPE_CHECKING:
-    from unicscale.data.loader import Loader
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What every batch of a rank is made from, and how."""
+
+    sets: list[Images]
+    order: Order
+    crop: Crop
+    how: Filter
+    augment: Augment
+    rank: int
+    share: int  # images of a step that are this rank's
+    micro: int  # of them, how many at a time
+    device: torch.device
+    ahead: int
+    workers: int
+
+    @property
+    def micro_batches(self) -> int:
+        """How many make a step."""
+        return self.share // self.micro
 
 
 @dataclass
@@ -33,36 +57,33 @@ class _Pending:
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over micro-batches that decodes a few ahead."""
+    """Micro-batches of `steps` steps after `after`; what was replaced on the way is noted in `damage`."""
 
-    def __init__(self, loader: Loader, after: Progress, size: Callable[[int], int], steps: int) -> None:
-        self.loader, self.size = loader, size
-        self._todo = self._plan(replace(after), steps)  # a copy: the loop counts on in the one it was given
+    def __init__(self, supply: Supply, damage: Damage, after: Progress, size: Callable[[int], int], steps: int) -> None:
+        self.supply, self.damage, self.size = supply, damage, size
+        self._todo = self._plan(after.step, after.images, steps)
         self._pending: deque[_Pending] = deque()
-        self._workers = Workers(loader.workers)
+        self._workers = Workers(supply.workers)
         self._given = 0
 
     def __next__(self) -> Batch:
-        loader = self.loader
-        if loader.replaced_any and self._given % loader.micro_batches == 0:
-            self._or_close(loader.judge)  # nobody has, at the end of the last step
-        while len(self._pending) <= loader.section.ahead and (todo := next(self._todo, None)) is not None:
+        supply = self.supply
+        if self.damage.unjudged and self._given % supply.micro_batches == 0:
+            self._or_close(self.damage.judge)  # nobody has, at the end of the last step
+        while len(self._pending) <= supply.ahead and (todo := next(self._todo, None)) is not None:
             self._pending.append(self._submit(*todo))
         if not self._pending:
             self.close()
             raise StopIteration
         batch = self._pending.popleft()
         self._or_close(lambda: self._filled(batch))
-        loader.note(batch.bad)
+        self.damage.note(batch.bad)
         self._given += 1
-        pixels = batch.pixels.to(loader.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()  # (B, 3, S, S)
-        if loader.train:
-            keys = batch.samples.keys(loader.order.seed, Purpose.COLOUR)
-            pixels = augment(pixels, keys, loader.section.augment)
+        keys = batch.samples.keys(supply.order.seed, Purpose.COLOUR)
         return Batch(
-            images=pixels,
-            index=numbers(batch.samples.index, loader.device),
-            domain=numbers(batch.samples.domain, loader.device),
+            images=augment(planes(batch.pixels, supply.device), keys, supply.augment),
+            index=numbers(batch.samples.index, supply.device),
+            domain=numbers(batch.samples.domain, supply.device),
         )
 
     def side(self, step: int) -> int:
@@ -92,7 +113,7 @@ class Batches(Iterator[Batch]):
         try:
             self._workers.wait(batch.futures)
         except DataError as problem:
-            raise LoaderError(f"rank {self.loader.rank}: {problem}") from problem
+            raise LoaderError(f"rank {self.supply.rank}: {problem}") from problem
 
     def _or_close(self, act: Callable[[], None]) -> None:
         try:
@@ -101,31 +122,24 @@ class Batches(Iterator[Batch]):
             self.close()
             raise
 
-    def _plan(self, after: Progress, steps: int) -> Iterator[tuple[Samples, int]]:
-        loader = self.loader
+    def _plan(self, step: int, images: int, steps: int) -> Iterator[tuple[Samples, int]]:
+        supply = self.supply
         for k in range(steps):
-            batch = loader.order.global_batch(after.images + k * loader.order.images_per_step)
-            side = self.side(after.step + k)
-            for first in range(loader.rank * loader.share, (loader.rank + 1) * loader.share, loader.micro):
-                yield batch.part(first, first + loader.micro), side
+            batch = supply.order.global_batch(images + k * supply.order.images_per_step)
+            side = self.side(step + k)
+            for first in range(supply.rank * supply.share, (supply.rank + 1) * supply.share, supply.micro):
+                yield batch.part(first, first + supply.micro), side
 
-    def _submit(self, samples: Samples, size: int) -> _Pending:
-        loader = self.loader
-        pin = loader.device.type == "cuda"
-        pixels = torch.empty(len(samples.packed), size, size, 3, dtype=torch.uint8, pin_memory=pin)
-        filler = Filler(loader.sets, loader.crop, loader.how, self._workers.doing)
-        pending = _Pending(samples, pixels, [], {})
+    def _submit(self, samples: Samples, side: int) -> _Pending:
+        supply = self.supply
         count = len(samples.packed)
-        piece = -(-count // max(1, 4 * loader.workers))
+        pixels = square_pixels(count, side, supply.device)
+        filler = Filler(supply.sets, supply.crop, supply.how, self._workers.doing)
+        pending = _Pending(samples, pixels, [], {})
+        piece = -(-count // max(1, 4 * supply.workers))
         for first in range(0, count, piece):
             part, out = samples.part(first, first + piece), pixels.numpy()[first : first + piece]
             pending.futures.append(
-                self._workers.submit(lambda part=part, out=out: filler.fill(part, loader.order.seed, out, pending.bad))
+                self._workers.submit(lambda part=part, out=out: filler.fill(part, supply.order.seed, out, pending.bad))
             )
         return pending
-
-
-def numbers(values: np.ndarray, device: torch.device) -> Tensor:
-    """Host integers on the device, without waiting."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

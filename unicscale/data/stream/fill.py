@@ -9,6 +9,7 @@ import numpy as np
 from unicscale import rng
 from unicscale.data.sets.decode import Status, Undecodable
 from unicscale.data.sets.images import CompiledImages, Images
+from unicscale.data.stream.damage import Bad
 from unicscale.data.stream.order import Samples
 from unicscale.data.views.crops import DRAWS, Crop
 from unicscale.data.views.resize import Filter, view
@@ -16,7 +17,6 @@ from unicscale.errors import DataError
 from unicscale.rng import Purpose
 
 NEIGHBOURS = 16  # an undecodable image is replaced by the next decodable one, not further than this
-Bad = dict[tuple[int, int], str]  # (data set, number) -> what is wrong with it
 
 
 class Filler:

@@ -54,10 +54,8 @@ class Order:
         counts: Sequence[int],
         weights: Sequence[float],
         images_per_step: int,
-        *,
-        shuffle: bool = True,
     ) -> None:
-        self.seed, self.shuffle, self.images_per_step = seed, shuffle, images_per_step
+        self.seed, self.images_per_step = seed, images_per_step
         self.counts, self.weights = list(counts), list(weights)
         entries = sum(_shown(n, w) for n, w in zip(self.counts, self.weights, strict=True))
         self.images_per_epoch = entries // images_per_step * images_per_step
@@ -83,9 +81,8 @@ class Order:
     def epoch(self, number: int) -> np.ndarray:
         """All samples of an epoch, packed, in their order."""
         entries = np.concatenate([self._entries(number, domain) for domain in range(len(self.counts))])
-        if self.shuffle:
-            entries = entries[_permutation(rng.key(self.seed, Purpose.ORDER, number), len(entries))]
-        return entries[: self.images_per_epoch]
+        shuffled = _permutation(rng.key(self.seed, Purpose.ORDER, number), len(entries))
+        return entries[shuffled][: self.images_per_epoch]
 
     def _entries(self, epoch: int, domain: int) -> np.ndarray:
         """What one data set brings to an epoch: whole repetitions, and a fresh keyed subset for the fraction."""

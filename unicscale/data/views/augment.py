@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unicscale import rng
+from unicscale.data.device import sent
 from unicscale.recipe.sections import Augment
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's luma weights
@@ -84,18 +85,14 @@ def _where(x: Tensor, chosen: np.ndarray, apply_: Callable[[Tensor, Tensor], obj
     if not chosen.any():
         return
     rows = chosen.nonzero()[0]
-    values = _to(torch.from_numpy(parameter[rows].astype(np.float32)), x.device).view(len(rows), -1, 1, 1)
+    values = sent(torch.from_numpy(parameter[rows].astype(np.float32)), x.device).view(len(rows), -1, 1, 1)
     if rows[-1] - rows[0] + 1 == len(rows):  # neighbours: in place
         apply_(x[rows[0] : rows[-1] + 1], values)
         return
-    index = _to(torch.from_numpy(rows), x.device)
+    index = sent(torch.from_numpy(rows), x.device)
     part = x.index_select(0, index)
     apply_(part, values)
     x.index_copy_(0, index, part)
-
-
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 # --- in place, on (B, 3, H, W) floats in [0, 1] with one parameter (B, 1, 1, 1) per image ---------------

@@ -40,17 +40,6 @@ class RandomCrop(NamedTuple):
         return Box(*random_box(draws, height, width, self.scale, self.ratio, self.flip))
 
 
-class CentreCrop(NamedTuple):
-    """The centred square of this share of the shorter side, for validation."""
-
-    share: float = 224 / 256
-
-    def box(self, draws: Sequence[float], height: int, width: int) -> Box:
-        """The same view whatever is drawn."""
-        side = max(1, round(min(height, width) * self.share))
-        return Box((height - side) // 2, (width - side) // 2, side, side, False)
-
-
 def random_box(
     draws: Sequence[float],
     height: int,

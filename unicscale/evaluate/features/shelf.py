@@ -21,7 +21,7 @@ from unicscale.evaluate.features import store
 from unicscale.evaluate.features.extract import DTYPES, extract, sha_of_images
 from unicscale.evaluate.sets.catalogue import open_split
 from unicscale.evaluate.sets.subset import thin
-from unicscale.evaluate.task import Settings, Subject
+from unicscale.evaluate.terms import Settings, Subject
 from unicscale.ranks.world import World
 
 

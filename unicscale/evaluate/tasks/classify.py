@@ -15,8 +15,10 @@ from unicscale.evaluate.features.shelf import Labelled, Shelf
 from unicscale.evaluate.metrics import linear
 from unicscale.evaluate.metrics.checks import check_features, check_labels
 from unicscale.evaluate.metrics.knn import knn_predict
+from unicscale.evaluate.score import Score, share
 from unicscale.evaluate.sets import catalogue
-from unicscale.evaluate.task import Score, Settings, Subject, Task, Want, share
+from unicscale.evaluate.task import Task, Want
+from unicscale.evaluate.terms import Settings, Subject
 
 KS = (20, 10, 100, 200)  # the first is the headline
 

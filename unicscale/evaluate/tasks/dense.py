@@ -16,8 +16,10 @@ from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.depth import DepthHead, depth_errors, depth_loss
 from unicscale.evaluate.metrics.probe import PAPER, fit
 from unicscale.evaluate.metrics.segment import SegmentHead, check_masks, miou, segment_loss, tally, upsample
-from unicscale.evaluate.task import Score, Settings, Subject, Task, bootstrap
+from unicscale.evaluate.score import Score, bootstrap
+from unicscale.evaluate.task import Task
 from unicscale.evaluate.tasks.windows import Kind, Stream, limited, load_pair, rounded, slide, width_of
+from unicscale.evaluate.terms import Settings, Subject
 
 EIGEN = (slice(45, 471), slice(41, 601))  # NYUd's 480 x 640 images have a white frame: the customary crop
 

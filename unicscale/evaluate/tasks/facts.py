@@ -12,8 +12,10 @@ from torch import Tensor
 
 from unicscale.evaluate.features.extract import forward_all
 from unicscale.evaluate.features.shelf import Shelf
+from unicscale.evaluate.score import Score
 from unicscale.evaluate.sets.subset import thin
-from unicscale.evaluate.task import Score, Settings, Subject, Task
+from unicscale.evaluate.task import Task
+from unicscale.evaluate.terms import Settings, Subject
 
 IMAGES = 1000
 

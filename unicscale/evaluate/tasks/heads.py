@@ -11,8 +11,10 @@ from torch import Tensor
 
 from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
-from unicscale.evaluate.task import Score, Settings, Subject, Task, Want, share
+from unicscale.evaluate.score import Score, share
+from unicscale.evaluate.task import Task, Want
 from unicscale.evaluate.tasks.zero_shot import check_width, opened, own_terms, own_wants, which
+from unicscale.evaluate.terms import Settings, Subject
 
 
 @torch.no_grad()

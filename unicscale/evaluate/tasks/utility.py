@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from unicscale.evaluate.features.extract import sha_of
 from unicscale.evaluate.features.shelf import Labelled, Shelf
 from unicscale.evaluate.metrics import linear
-from unicscale.evaluate.task import Score, Settings, Subject, Task, share
+from unicscale.evaluate.score import Score, share
+from unicscale.evaluate.task import Task
 from unicscale.evaluate.tasks.classify import check_classes
+from unicscale.evaluate.terms import Settings, Subject
 
 AMOUNTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SAMPLE = 2_000_000  # weights among which the threshold is found

@@ -20,7 +20,7 @@ from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.probe import Schedule, draws
 from unicscale.evaluate.metrics.segment import upsample
-from unicscale.evaluate.task import Settings, Subject
+from unicscale.evaluate.terms import Settings, Subject
 
 OVERLAP = 1 / 3  # of neighbouring windows at test
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from unicscale.errors import DataError, RecipeError, TeacherError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.checks import check_labels
-from unicscale.evaluate.task import Score, Settings, Subject, Task, Want, share
+from unicscale.evaluate.score import Score, share
+from unicscale.evaluate.task import Task, Want
+from unicscale.evaluate.terms import Settings, Subject
 
 TEXTS = 512  # prompts per pass of the text tower
 
