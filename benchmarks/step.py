@@ -111,8 +111,8 @@ def apart(steps: int) -> Callable[[], None]:
             parts.engine.student.set_draws((0, step), batch.index)
             targets = parts.teachers(batch.images)
             loss = distil(parts.engine.student(batch.images).answers, targets, key=(0, step), index=batch.index)
-            parts.engine.backward(loss.total * loss.terms["weight"], last=True)
-            parts.engine.step(1e-4, loss.terms["weight"])
+            parts.engine.backward(loss.sum, last=True)
+            parts.engine.step(1e-4, loss.weight)
             parts.teachers.update(0.5)
 
     return go

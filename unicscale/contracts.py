@@ -30,10 +30,19 @@ class Seen(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """One scalar to differentiate, and everything worth a curve."""
+    """A weighted sum to differentiate, its denominator, and everything worth a curve.
 
-    total: Tensor  # scalar with the graph
+    They stay apart because the mean is over the global batch: engines divide once, by the sum of all ranks' weights.
+    """
+
+    sum: Tensor  # scalar with the graph
+    weight: Tensor  # scalar
     terms: dict[str, Tensor]  # name -> detached scalar, still on the device
+
+    @property
+    def total(self) -> Tensor:
+        """The mean over this micro-batch, with the graph."""
+        return self.sum / self.weight
 
 
 @dataclass(frozen=True, slots=True)

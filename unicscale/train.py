@@ -66,8 +66,8 @@ def loop(parts: Parts, phase: Phases) -> None:
             guess = engine.student(batch.images)
             loss = distil(guess.answers, targets, balance=parts.balance, **recipe.loss.arguments(), **draws)
             phase("backward")
-            engine.backward(loss.total * loss.terms["weight"], last=last)
-            tally.add(loss.terms)
+            engine.backward(loss.sum, last=last)
+            tally.add(loss)
             del guess, loss  # their graph would keep this stage's student alive while the next one's is built
         phase("optimizer")
         lr, momentum = plan.lr(progress.step), plan.momentum(progress.step)

@@ -66,7 +66,7 @@ def spoil_the_loss(first: int, count: int) -> None:
     """This rank's loss is NaN for `count` steps."""
     from unicscale import train
 
-    _at_steps(train, range(first, first + count), lambda loss: loss._replace(total=loss.total * float("nan")))
+    _at_steps(train, range(first, first + count), lambda loss: loss._replace(sum=loss.sum * float("nan")))
 
 
 def _at_steps(module: Any, steps: range, act: Callable[[Any], Any]) -> None:

@@ -85,11 +85,11 @@ def one_step(
         engine.student.set_draws((7, step), index)
         guess = engine.student(images(step, size)[own])
         loss = distil(guess.answers, truth, key=(7, step), index=index)
-        numerator = loss.total * loss.terms["weight"]
+        numerator = loss.sum
         if poison:
             numerator = numerator * torch.nan
         engine.backward(numerator, last=last)
-        weight += loss.terms["weight"]
+        weight += loss.weight
         total += numerator.detach()
     norm = engine.step(LR, weight)
     sums = world.all_sum(torch.stack([total, weight]))
@@ -285,7 +285,7 @@ def looks(world: World, cases: list[Case]) -> list[int]:
             engine.student.set_draws((7, 1), index)
             for last in engine.micro_steps():
                 loss = distil(engine.student(pixels).answers, truth, key=(7, 1), index=index)
-                engine.backward(loss.total * loss.terms["weight"], last=last)
-            engine.step(LR, loss.terms["weight"])
+                engine.backward(loss.sum, last=last)
+            engine.step(LR, loss.weight)
         found.append(counter.count)
     return found

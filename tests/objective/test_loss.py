@@ -77,7 +77,7 @@ def test_the_total_is_the_mean_over_the_pairs_that_were_kept() -> None:
     keys = rng.keys_torch(rng.key(3, rng.Purpose.DROP_TEACHER, 8), index)
     kept = torch.stack([rng.uniform_torch(keys, t) >= 0.5 for t in range(3)])
     kept[each.argmax(0), torch.arange(6)] = True
-    assert float(loss.terms["weight"]) == kept.sum()
+    assert float(loss.weight) == kept.sum()
     torch.testing.assert_close(loss.total, (each * kept).sum() / kept.sum())
 
 
@@ -135,7 +135,7 @@ def test_without_balance_all_teachers_weigh_the_same() -> None:
     answers, targets = pairs()
     loss = distil(answers, targets, balance="none")
     torch.testing.assert_close(loss.total, per_image(answers, targets).mean())
-    assert float(loss.terms["weight"]) == 18
+    assert float(loss.weight) == 18
 
 
 def test_manual_weights_weigh_teachers() -> None:

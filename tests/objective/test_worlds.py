@@ -59,8 +59,8 @@ def distilled(accumulation: int) -> Found:
                 )
             loss = distil(answers, targets, p=0.5, key=(5, step), index=index)
             ada = distil(answers, targets, balance=balance)
-            (loss.total * loss.terms["weight"] + ada.total.detach()).backward()
-            weight, total = weight + loss.terms["weight"], total + (loss.total * loss.terms["weight"]).detach()
+            (loss.sum + ada.total.detach()).backward()
+            weight, total = weight + loss.weight, total + loss.sum.detach()
             kept.append(torch.stack([loss.terms[f"keep/{n}"] for n in DIMS]) * share)
         update(list(standardizers.values()), 1 / (step + 1), world)
         balance.update(world)
@@ -107,7 +107,7 @@ def test_nothing_between_pixels_and_statistics_makes_the_host_wait(balance: str)
             n: Features(*(s(t, momentum=0.5) for s, t in zip(standardizers[n], raw[n], strict=True))) for n in DIMS
         }
         loss = distil(student(images).answers, targets, p=0.5, key=(1, 2), index=index, balance=balance)
-        (loss.total * loss.terms["weight"]).backward()
+        loss.sum.backward()
     assert asked.found == []
 
 

@@ -31,7 +31,7 @@ def distil(
     smooth_l1: float = 0.5,
     balance: str | Balance = "teacher_dropping",
 ) -> Loss:
-    """The loss of a micro-batch; `terms["weight"]` is the denominator, which engines sum over the global batch."""
+    """The loss of a micro-batch, as a sum and its weight: engines divide by the weight of the global batch."""
     check_pairs(answers, targets)
     balance = _balance(balance, p)
     names = list(targets)
@@ -46,18 +46,17 @@ def distil(
         weights = balance(tokens.detach(), key, index, domain)
         # CLS counts as much as all patches together, as it does per image
         shares = torch.cat([weights[..., :1], weights[..., 1:] / patch.shape[-1]], dim=-1) / 2
-        total, weights = (shares * tokens).sum(), shares.sum(-1)
+        summed, weights = (shares * tokens).sum(), shares.sum(-1)
     else:
         weights = balance(each.detach(), key, index, domain)  # (T, B)
-        total = (weights * each).sum()
+        summed = (weights * each).sum()
     weight = weights.sum()
-    total = total / weight
-    terms = {"loss": total.detach(), "weight": weight}
+    terms = {"loss": summed / weight}
     for number, (name, error) in enumerate(errors.items()):
         terms |= {f"loss/{name}": each[number].mean(), f"keep/{name}": weights[number].mean()}
         terms |= {f"loss/{name}/cls": error.cls.mean(), f"loss/{name}/patch": error.patch.mean()}
         terms |= {f"loss/{name}/{kind}": value for kind, value in error.parts.items()}
-    return Loss(total, {term: value.detach() for term, value in terms.items()})
+    return Loss(summed, weight, {term: value.detach() for term, value in terms.items()})
 
 
 class _Errors(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unicscale.contracts import Progress
+from unicscale.contracts import Loss, Progress
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import Track
@@ -98,10 +98,11 @@ class Tally:
         self.sums: Tensor | None = None  # (terms,)
         self.micro_batches = 0
 
-    def add(self, terms: dict[str, Tensor]) -> None:
+    def add(self, loss: Loss) -> None:
         """One micro-batch of this rank; its loss counts by its weight, as it does in the gradient."""
-        self.names = list(terms)
-        values = torch.stack([(v * terms["weight"] if k == "loss" else v).float() for k, v in terms.items()])
+        summed = loss.terms | {"loss": loss.sum.detach(), "weight": loss.weight}
+        self.names = list(summed)
+        values = torch.stack([value.float() for value in summed.values()])
         self.sums = values if self.sums is None else self.sums + values
         self.micro_batches += 1
 
@@ -116,7 +117,7 @@ class Tally:
         assert self.sums is not None, "a step has at least one micro-batch"
         total = world.all_sum(self.sums.clone())
         means = dict(zip(self.names, total / (self.micro_batches * world.size), strict=True))
-        return means | {"loss": means["loss"] / means["weight"], "weight": means["weight"]}
+        return means | {"loss": means["loss"] / means["weight"]}
 
 
 def to_numbers(terms: dict[str, Tensor | float]) -> dict[str, float]:
