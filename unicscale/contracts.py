@@ -97,3 +97,16 @@ class Moments:
     count: Tensor  # ()   float64
     mean: Tensor  # (D,) float64
     m2: Tensor  # (D,) float64, sum of squared deviations from `mean`
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 or [0, 255] pixels (B, 3, H, W) -> float32 in a model's own normalisation."""
+    import torch
+
+    def per_channel(values: list[float]) -> Tensor:
+        # filled on the device: a copy from the host in every step would make the host wait
+        return torch.stack([torch.full((), value, device=images.device) for value in values]).view(3, 1, 1)
+
+    scale = per_channel([1 / (255 * s) for s in std])
+    shift = per_channel([-m / s for m, s in zip(mean, std, strict=True)])
+    return images.float() * scale + shift

@@ -32,7 +32,7 @@ from unicscale.evaluate.results.gains import gain
 from unicscale.recipe import Recipe, load
 from unicscale.run import status
 from unicscale.run.folder import RunFolder, refuse_unfit, write_whole
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of a checkout; a wheel carries them inside the package
 RECIPE = (RECIPES if RECIPES.is_dir() else Path(__file__).resolve().parent / "recipes") / "demo.yaml"

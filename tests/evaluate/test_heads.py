@@ -13,7 +13,8 @@ from unicscale.evaluate.tasks.heads import head_logits
 from unicscale.evaluate.tasks.zero_shot import text_classifier, which, zero_shot_predict
 from unicscale.evaluate.terms import Subject
 from unicscale.objective.standardize import Standardizer
-from unicscale.teacher.finding import find, open_teacher
+from unicscale.teacher.finding import find
+from unicscale.teacher.frozen import open_teacher
 
 NAMES = ["tench", "goldfish", "great white shark"]
 TEMPLATES = [lambda name: f"a photo of a {name}.", lambda name: f"art of the {name}."]

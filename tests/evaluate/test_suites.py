@@ -18,7 +18,7 @@ from tests.kit import tiny_sets
 from tests.kit.pictures import needs_ffcv
 from unicscale import load
 from unicscale.commands.evaluation import evaluate, features
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, normalise
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
 from unicscale.evaluate import suites
 from unicscale.evaluate.features import shelf
@@ -33,7 +33,6 @@ from unicscale.objective.standardize import Standardizer
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.student.model import build_student
-from unicscale.student.pixels import normalise
 from unicscale.student.trunk import Trunk
 from unicscale.train import train
 

@@ -25,7 +25,7 @@ from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.student.model import build_student
 from unicscale.teacher import weights
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 from unicscale.train import train
 
 OFFICIAL = places.GOLDEN / "unic_official_tiny.pth"

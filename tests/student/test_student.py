@@ -9,12 +9,12 @@ import timm
 import torch
 
 from tests.kit.golden_method import assert_near, method
+from unicscale.contracts import normalise
 from unicscale.errors import RecipeError
 from unicscale.objective.loss import distil
 from unicscale.recipe import sections
 from unicscale.recipe.plan import decays
 from unicscale.student.model import Student, build_student, frozen, initial
-from unicscale.student.pixels import normalise
 from unicscale.student.trunk import build_trunk
 
 TINY = {"embed_dim": 16, "depth": 3, "num_heads": 2}

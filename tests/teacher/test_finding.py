@@ -12,7 +12,8 @@ import pytest
 
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.recipe.sections import TeacherSection
-from unicscale.teacher.finding import find, listing, options_of
+from unicscale.teacher.finding import find, listing
+from unicscale.teacher.options import options_of
 
 GOOD = """
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, TeacherSpec

@@ -12,14 +12,13 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from tests.kit import places
-from unicscale.contracts import CLIP_MEAN, CLIP_STD, Features, TeacherSpec
+from unicscale.contracts import CLIP_MEAN, CLIP_STD, Features, TeacherSpec, normalise
 from unicscale.engine import build_engine
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.ranks.rendezvous import free_port
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, Ladder, Standardize, Student, TeacherSection
 from unicscale.student.model import build_student
-from unicscale.student.pixels import normalise
 from unicscale.teacher.finding import find, listing
 from unicscale.teacher.frozen import open_frozen
 from unicscale.teacher.targets import Teachers, input_size, on_grid

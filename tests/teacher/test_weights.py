@@ -16,7 +16,7 @@ from tests.kit.recipe import write_images, write_recipe
 from unicscale.errors import TeacherError
 from unicscale.recipe import load
 from unicscale.teacher import weights
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 from unicscale.train import train
 
 GOLDEN = places.GOLDEN / "teachers"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.errors import RecipeError, TeacherError
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 
 NUMBERS = {"embed_dim": 48, "depth": 2, "num_heads": 2}
 TEXT = {"context_length": 16, "vocab_size": 99, "width": 32, "heads": 2, "layers": 2}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.kit import places
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 
 GOLDEN = places.GOLDEN / "teachers"
 CASES = json.loads((GOLDEN / "teachers.json").read_text())

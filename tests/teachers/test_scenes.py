@@ -12,7 +12,7 @@ from benchmarks import train_scenes
 from unicscale.data.scenes import SHAPES, Scenes, draw
 from unicscale.evaluate.metrics.knn import knn_accuracy
 from unicscale.evaluate.metrics.segment import linear_miou
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 
 KNOWLEDGE = ("classes", "dense")
 

@@ -11,8 +11,12 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """`unicscale doctor`."""
+    app.command()(doctor)
 
 
 class Finding(NamedTuple):
@@ -23,8 +27,12 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def table() -> None:
-    """Print every finding; exit code 0, because a missing extra is no error."""
+def doctor() -> None:
+    """What this machine can do, what is missing, and the command that adds it."""
+    # exit code 0 whatever is found: a missing extra is no error
+    from rich.console import Console
+    from rich.table import Table
+
     shown = Table(
         title=f"unicscale {version('unicscale')} on {platform.node()}", title_justify="left", box=None, pad_edge=False
     )

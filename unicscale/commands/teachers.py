@@ -224,7 +224,7 @@ def _kinds(annotation: Any) -> str:
 
     from pydantic import BaseModel
 
-    from unicscale.teacher.finding import literals
+    from unicscale.teacher.options import literals
 
     if literals(annotation):
         others = [part for part in get_args(annotation) if get_origin(part) is None and isinstance(part, type)]

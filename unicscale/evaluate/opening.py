@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unicscale.interop.loading import Model
     from unicscale.interop.opened import Opened
     from unicscale.recipe.sections import TeacherSection
-    from unicscale.teacher.finding import Frozen
+    from unicscale.teacher.frozen import Frozen
 
 Sections = dict[str, "TeacherSection"]
 

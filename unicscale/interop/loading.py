@@ -14,7 +14,7 @@ from unicscale.errors import CheckpointError
 from unicscale.interop import native, unic
 from unicscale.interop.opened import Opened
 from unicscale.student.model import Student
-from unicscale.teacher.finding import open_teacher
+from unicscale.teacher.frozen import open_teacher
 
 
 class Model(nn.Module):

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from unicscale import rng
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen, normalise
 from unicscale.recipe import sections
-from unicscale.student.pixels import normalise
 from unicscale.student.projector import Projector, build_projector, refuse_idle_blocks
 from unicscale.student.trunk import Trunk, build_trunk
 

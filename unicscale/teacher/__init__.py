@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unicscale.teacher.finding import Teacher, TeacherOptions, entry, find
+from unicscale.teacher.finding import find
+from unicscale.teacher.plugin import Teacher, TeacherOptions, entry
 
 if TYPE_CHECKING:
-    from unicscale.teacher.finding import open_teacher
+    from unicscale.teacher.frozen import open_teacher
 
 __all__ = ["Teacher", "TeacherOptions", "entry", "find", "open_teacher"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "open_teacher":  # the only one that needs torch
-        from unicscale.teacher.finding import open_teacher
+        from unicscale.teacher.frozen import open_teacher
 
         return open_teacher
     raise AttributeError(f"module 'unicscale.teacher' has no attribute '{name}'")

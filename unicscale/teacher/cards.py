@@ -10,7 +10,8 @@ from pathlib import Path
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import files
 from unicscale.teacher.described import describe
-from unicscale.teacher.finding import Listed, Place
+from unicscale.teacher.finding import Listed
+from unicscale.teacher.options import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from typing import Any
 from unicscale.contracts import TeacherSpec
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import files
-from unicscale.teacher.finding import Place, Teacher, find, options_of
+from unicscale.teacher.finding import find
+from unicscale.teacher.options import Place, options_of
+from unicscale.teacher.plugin import Teacher
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 from collections import ChainMap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, TeacherSpec
+from unicscale.contracts import Features, TeacherSpec, normalise
 from unicscale.errors import TeacherError
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
-from unicscale.student.pixels import normalise
 from unicscale.teacher import files, weights
 from unicscale.teacher.described import Described, describe
-from unicscale.teacher.finding import Teacher, literals
+from unicscale.teacher.options import literals
+from unicscale.teacher.plugin import Teacher
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -64,6 +65,20 @@ class Frozen(nn.Module):
     def tokenize(self, texts: list[str]) -> Tensor:
         """Texts as its text encoder reads them: -> (B, L) int64."""
         return self.plugin.tokenize(self.options, texts)
+
+
+def open_teacher(
+    name: str, weights: str | Path | None = None, options: Mapping[str, Any] | None = None, *, device: str = "cpu"
+) -> Frozen:
+    """One teacher by itself, frozen, in eval mode and fp32: takes uint8 or its own normalised floats, gives Features.
+
+    `options` are the keys of its section in a recipe; `weights`, where given, wins over those among them.
+    For evaluation the result also offers `classify(summary)`, `embed(summary)`, `embed_text(tokens)` and
+    `tokenize(texts)`, where the plug-in has them; MetaCLIP and CLIP carry the text tower with `options={"text": True}`.
+    """
+    said = dict(options or {}) if weights is None else {**(options or {}), "weights": str(weights)}
+    section = TeacherSection.model_validate(said)
+    return open_frozen(name, section, device)
 
 
 def frozen_of(name: str, section: TeacherSection) -> Frozen:

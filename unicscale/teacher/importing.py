@@ -1,10 +1,12 @@
 """Import a third party's plug-in in a process of its own first: it may raise, leave or hang, and we go on.
 
-python -m unicscale.plugin_probe module:Class | ./file.py:Class
+python -m unicscale.teacher.importing module:Class | ./file.py:Class
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import time
 import traceback
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from unicscale.errors import TeacherError
 
@@ -23,6 +26,51 @@ LIBRARIES = {"torch", "torchvision", "timm", "open_clip", "transformers", "numpy
 FINE = 0
 HANGS = 91
 FAILED = 92
+
+
+def from_entry_point(target: str, what: str, *, trusted: bool) -> Any:
+    """The class `module:Class`; one that is not ours is imported in a child process first."""
+    if not trusted:
+        probe(target, what)
+    return _guarded(lambda: _entry(target), what)
+
+
+def from_file(adapter: str) -> Any:
+    path, _, attribute = adapter.rpartition(":")
+    file = Path(path).expanduser()
+    if not path or not attribute.isidentifier():
+        raise TeacherError(f"'adapter: {adapter}' should read ./file.py:Class.")
+    if not file.is_file():
+        raise TeacherError(f"'adapter: {adapter}': {file.resolve()} does not exist.")
+    probe(adapter, f"the adapter {adapter}")
+    return _guarded(lambda: load_file(file, attribute), f"the adapter {adapter}")
+
+
+def load_file(file: Path, attribute: str) -> Any:
+    """A class out of a file that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(f"unicscale_adapter_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, attribute)
+
+
+def _guarded(imports: Any, what: str) -> Any:
+    # SystemExit too: a plug-in that leaves at import must not take the run's exit code with it
+    try:
+        return imports()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
+        raise TeacherError(
+            f"the teacher plug-in {what} cannot be imported: {type(problem).__name__}: {problem}\n"
+            "  Other teachers are unaffected. Mend or uninstall it, or name another in the recipe."
+        ) from problem
+
+
+def _entry(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @cache  # once a process: a run finds its teachers more than once
@@ -71,14 +119,12 @@ def _watch(main: int) -> None:
 
 
 def _import(target: str) -> None:
-    from unicscale.teacher import finding  # our own imports come before the plug-in's clock starts
-
     threading.Thread(target=_watch, args=(threading.get_ident(),), daemon=True).start()
     path, _, attribute = target.rpartition(":")
     if path.endswith(".py"):
-        finding.load_file(Path(path).expanduser(), attribute)
+        load_file(Path(path).expanduser(), attribute)
     else:
-        finding._entry(target)
+        _entry(target)
 
 
 def _main() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, TeacherSpec
+from unicscale.contracts import Features, TeacherSpec, normalise
 from unicscale.engine import Engine
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
@@ -19,7 +19,6 @@ from unicscale.objective.standardizers import make_standardizer
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, Standardize, TeacherSection
-from unicscale.student.pixels import normalise
 from unicscale.teacher import fp8, weights
 from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of

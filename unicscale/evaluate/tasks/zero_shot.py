@@ -85,7 +85,7 @@ def own_terms(subject: Subject, shelf: Shelf, teacher: str) -> tuple[Tensor, Ten
 
 def which(subject: Subject, wanted: str | None, ability: str) -> list[str]:
     """The subject's teachers that have an ability (`embed` or `classify`) of their own; or the wanted one."""
-    from unicscale.teacher.finding import Teacher
+    from unicscale.teacher.plugin import Teacher
 
     if wanted is not None and wanted not in subject.taught_by:
         taught = ", ".join(subject.taught_by) or "nobody: it has no projector"
