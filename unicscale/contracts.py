@@ -6,7 +6,7 @@ torch is imported for type checkers only, so that `unicscale check` and friends 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +18,15 @@ class Features(NamedTuple):
     A NamedTuple, because it leaves sharded modules and ZeRO-3 walks tuples, lists and dicts only.
     """
 
-    summary: Tensor  # (B, D)     CLS, or what the model calls its image token
-    patches: Tensor  # (B, N, D)  row-major grid, without CLS and registers
+    summary: Tensor | None  # (B, D_s)     CLS, or what the model calls its image token; None where it has none
+    patches: Tensor | None  # (B, N, D_p)  row-major grid, without CLS and registers; None where it has none
+
+
+class Widths(NamedTuple):
+    """How wide an encoder's tokens are; None for a kind that it does not have."""
+
+    summary: int | None
+    patches: int | None
 
 
 class Seen(NamedTuple):
@@ -76,7 +83,7 @@ class TeacherSpec:
     """What a teacher is, said before a byte of it is loaded."""
 
     dim: int  # width of its tokens
-    patch: int
+    patch: int  # pixels a side that one cell of its grid stands for: its stride
     size: int  # native pixels, square
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -84,6 +91,17 @@ class TeacherSpec:
     citation: str = ""
     weights: Weights | None = None
     fixed_size: bool = False  # True: only `size` is understood, never interpolated
+    tokens: tuple[Literal["summary", "patches"], ...] = ("summary", "patches")  # those that it has
+    patch_dim: int | None = None  # width of the patches, where it is not that of the summary
+    multiple: int | None = None  # sides must be multiples of this; None: of `patch`
+
+    @property
+    def widths(self) -> Widths:
+        """Of each kind of token that it has."""
+        return Widths(
+            self.dim if "summary" in self.tokens else None,
+            (self.patch_dim or self.dim) if "patches" in self.tokens else None,
+        )
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,0 +1,73 @@
+"""What a recipe may say: one frozen model per section, unknown keys refused.
+
+Every other room receives its own section; only train, the commands and launch see a whole Recipe.
+"""
+
+from unicscale.recipe.sections.around import DryRun, Evaluate, Save, Track, Wandb
+from unicscale.recipe.sections.base import DURATION, DURATIONS, Count, NonNegative, Positive, Section, Unit, one_line
+from unicscale.recipe.sections.data import Augment, Data, Source
+from unicscale.recipe.sections.engine import EngineSection, Offload
+from unicscale.recipe.sections.launch import Launch
+from unicscale.recipe.sections.models import (
+    MLP,
+    SHORT_NAMES,
+    Ladder,
+    Projector,
+    Student,
+    TeacherSection,
+    TransformerProjector,
+)
+from unicscale.recipe.sections.objective import (
+    AdaLoss,
+    Balance,
+    LossSection,
+    ManualWeights,
+    NoBalance,
+    OwnData,
+    RandomTeacher,
+    Standardize,
+    TeacherDropping,
+)
+from unicscale.recipe.sections.recipe import Recipe
+from unicscale.recipe.sections.stages import LearningRate, Stage
+
+__all__ = [
+    "DURATION",
+    "DURATIONS",
+    "MLP",
+    "SHORT_NAMES",
+    "AdaLoss",
+    "Augment",
+    "Balance",
+    "Count",
+    "Data",
+    "DryRun",
+    "EngineSection",
+    "Evaluate",
+    "Ladder",
+    "Launch",
+    "LearningRate",
+    "LossSection",
+    "ManualWeights",
+    "NoBalance",
+    "NonNegative",
+    "Offload",
+    "OwnData",
+    "Positive",
+    "Projector",
+    "RandomTeacher",
+    "Recipe",
+    "Save",
+    "Section",
+    "Source",
+    "Stage",
+    "Standardize",
+    "Student",
+    "TeacherDropping",
+    "TeacherSection",
+    "Track",
+    "TransformerProjector",
+    "Unit",
+    "Wandb",
+    "one_line",
+]

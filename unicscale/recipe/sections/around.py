@@ -1,0 +1,49 @@
+"""`track:`, `save:`, `evaluate:` and `dry_run:`, what happens around the loop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from unicscale.recipe.sections.base import Count, Positive, Section
+
+
+class Wandb(Section):
+    """Mirrors metrics.jsonl; `auto` is online with an account, offline without."""
+
+    project: str = "unicscale"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "off"] = "auto"
+
+
+class Track(Section):
+    """Who else hears what metrics.jsonl records."""
+
+    every_steps: Count = 50
+    wandb: Wandb | None = None
+    tensorboard: bool = False
+
+
+class Save(Section):
+    """When checkpoints are written and which are kept."""
+
+    every_minutes: Positive | None = 30
+    every_steps: Count | None = None
+    keep: Count = 3
+    keep_every_steps: Count | None = None
+    asynchronous: bool = True
+
+
+class Evaluate(Section):
+    """What is measured while training; `unicscale evaluate` measures everything else."""
+
+    every_epochs: Positive | None = None
+    tasks: list[str] = []
+    data: str | None = None  # labelled images; None: data.val
+    max_images: Count | None = None
+
+
+class DryRun(Section):
+    """Real shapes, random weights, synthetic pixels: proves a recipe before a cluster sees it."""
+
+    steps: Count = 1
+    images_per_step: Count | None = None  # None: one per rank

@@ -1,0 +1,52 @@
+"""`data:`, which images, read how, and how many per step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unicscale.recipe.sections.base import Count, NonNegative, Positive, Section, Unit
+
+
+class Source(Section):
+    """One data set of a mixture."""
+
+    path: str
+    weight: Positive = 1.0  # how often its images come, relative to its size: 2 shows each twice per epoch
+    teachers: list[str] | None = None  # own-data balancing: which teachers answer for it
+
+
+class Augment(Section):
+    """The paper's augmentation; the same image goes to student and teachers."""
+
+    scale: tuple[Positive, Positive] = (0.08, 1.0)
+    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    flip: Unit = 0.5
+    jitter: Unit = 0.8
+    brightness: NonNegative = 0.4
+    contrast: NonNegative = 0.4
+    saturation: NonNegative = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    grey: Unit = 0.2
+    blur: Unit = 0.2
+    blur_sigma: tuple[Positive, Positive] = (0.1, 5.0)
+    blur_kernel: Count = 9
+    solarize: Unit = 0.2
+    solarize_threshold: Unit = 0.5
+
+
+class Data(Section):
+    """Which images, read how, and how many per step over all ranks."""
+
+    train: list[str | Source] = Field(min_length=1)
+    val: list[str] = []
+    images_per_step: Count
+    micro_batch: Count | None = None  # images per rank and backward; less than its share accumulates gradients
+    reader: Literal["auto", "ffcv", "beton", "folder"] = "auto"
+    resize: Literal["auto", "area", "bicubic"] = "auto"
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    ahead: Count = 3  # batches decoded before they are asked for
+    max_resolution: Count = 512  # the largest stored side a reader must hold
+    max_bad: Unit = 1e-4  # share of undecodable images that is replaced instead of stopping the run
+    augment: Augment = Augment()

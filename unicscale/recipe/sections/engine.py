@@ -1,0 +1,36 @@
+"""`engine:`, how the step runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unicscale.recipe.sections.base import Count, NonNegative, Positive, Section, Unit
+
+
+class Offload(Section):
+    """ZeRO-3 only: what lives in host memory."""
+
+    optimizer: bool = False
+    parameters: bool = False
+
+
+class EngineSection(Section):
+    """How the step runs: which engine, in what precision, how much is recomputed."""
+
+    kind: Literal["plain", "fsdp2", "zero3"] = "plain"
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    checkpointing: Literal["none", "ladder", "blocks", "full"] = "none"  # full: ladder and blocks
+    reshard: bool | Literal["auto"] = "auto"
+    replicate: Count = 1  # HSDP: whole copies, each sharded over world/replicate ranks
+    offload: Offload = Offload()
+    weight_decay: NonNegative = 0.03
+    betas: tuple[Unit, Unit] = (0.9, 0.99)
+    eps: Positive = 1e-8
+    clip: Positive | None = None  # global gradient norm
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the averaged weights, for evaluation and export
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False  # on CUDA: only kernels that give the same bits every time, which are slower
+    timeout_seconds: Positive = 600.0  # how long a collective may wait before the watchdog names the missing rank

@@ -1,0 +1,79 @@
+"""`launch:`, what the cluster is asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from unicscale.recipe.sections.base import Count, Positive, Section, one_line
+
+
+class Launch(Section):
+    """What the cluster is asked for; the command line and site presets may say otherwise."""
+
+    nodes: Count = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 1
+    tasks_per_node: Count | None = None  # None: one per GPU, or one
+    cpus_per_task: Count | None = None
+    memory: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    comment: str | None = None
+    array: Count | None = None  # of a sweep: how many of its runs may run at the same time
+    site: str | None = None  # a preset: launch/sites/NAME.yaml or ~/.config/unicscale/sites/NAME.yaml
+    gpu_gib: Positive = 80.0  # memory of one GPU: what cannot fit is refused before it queues
+    gpus_as: Literal["gpus-per-node", "gres"] = "gpus-per-node"  # what this cluster calls them
+    warn_seconds: Count = 120  # before the time limit Slurm sends SIGUSR2
+    max_requeues: Annotated[int, Field(ge=0)] = 50
+    setup: list[str] = []  # shell lines before srun: `module load cuda`
+    extra: list[str] = []  # further sbatch options, as written: "--mail-type=END"
+
+    @field_validator("time", "memory", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    @field_validator("time")
+    @classmethod
+    def _a_duration(cls, value: str | None) -> str | None:
+        shape = r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}"
+        if value is not None and not re.fullmatch(shape, value):
+            raise ValueError(f"'{value}' is no time limit: minutes, HH:MM:SS or D-HH:MM:SS (in quotes)")
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _a_size(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d+[KMGT]?B?", value):
+            raise ValueError(f"'{value}' is no amount of memory: 200G, 800000M, or 0 for all of the node")
+        return value
+
+    @field_validator("partition", "account", "qos", "constraint", "exclude", "comment", "site")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        return None if value is None else one_line(value.strip())
+
+    @field_validator("extra")
+    @classmethod
+    def _options(cls, value: list[str]) -> list[str]:
+        value = [one_line(line.strip()) for line in value]
+        for line in value:
+            if not line.removeprefix("#SBATCH").strip().startswith("-"):
+                raise ValueError(f"'{line}' is no sbatch option: write it as '--mail-type=END'")
+        return value
+
+    @property
+    def tasks(self) -> int:
+        """Ranks on each node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def ranks(self) -> int:
+        """Ranks altogether."""
+        return self.nodes * self.tasks

@@ -1,0 +1,94 @@
+"""A whole recipe, and what its sections must agree on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from unicscale.recipe.sections.around import DryRun, Evaluate, Save, Track
+from unicscale.recipe.sections.base import Section, one_line
+from unicscale.recipe.sections.data import Data, Source
+from unicscale.recipe.sections.engine import EngineSection
+from unicscale.recipe.sections.launch import Launch
+from unicscale.recipe.sections.models import Ladder, Projector, Student, TeacherSection
+from unicscale.recipe.sections.objective import LossSection, ManualWeights, OwnData, Standardize
+from unicscale.recipe.sections.stages import Stage
+
+
+class Recipe(Section):
+    """A whole run, complete before anyone reads it."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    out: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data
+    student: Student = Student()
+    teachers: dict[str, TeacherSection] = Field(min_length=1)
+    projector: Projector = Ladder()
+    standardize: Standardize = Standardize()
+    loss: LossSection = LossSection()
+    stages: list[Stage] = Field(min_length=1)
+    engine: EngineSection = EngineSection()
+    track: Track = Track()
+    save: Save = Save()
+    evaluate: Evaluate = Evaluate()
+    launch: Launch = Launch()
+    dry_run: DryRun | None = None
+
+    @field_validator("out")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return one_line(value)
+
+    @field_validator("teachers")
+    @classmethod
+    def _plain_names(cls, teachers: dict[str, TeacherSection]) -> dict[str, TeacherSection]:
+        for name in teachers:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"'{name}' names a teacher: letters, digits, '_' and '-' only")
+        return teachers
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Recipe:
+        balance = self.loss.balance
+        if isinstance(balance, ManualWeights):
+            unknown = set(balance.weights) - set(self.teachers)
+            if unknown:
+                raise ValueError(f"loss.balance.weights names {sorted(unknown)}, which are not among the teachers")
+        if len({s.name for s in self.stages}) != len(self.stages):
+            raise ValueError("two stages share a name")
+        self._sizes_fit()
+        self._blocks_exist()
+        self._own_data_is_said()
+        return self
+
+    def _sizes_fit(self) -> None:
+        patch = self.student.known_patch
+        for number, stage in enumerate(self.stages):
+            for size in stage.size_list:
+                if patch and size % patch:
+                    below = size // patch * patch
+                    near = f"{below} or {below + patch}" if below else str(patch)
+                    raise ValueError(
+                        f"stages.{number}.size: {size} is not a multiple of the student's patch, {patch}. "
+                        f"The nearest sizes are {near}."
+                    )
+
+    def _blocks_exist(self) -> None:
+        depth = self.student.known_depth
+        blocks = self.projector.blocks if isinstance(self.projector, Ladder) else "all"
+        unknown = [b for b in blocks if not -depth <= b < depth] if depth and not isinstance(blocks, str) else []
+        if unknown:
+            raise ValueError(f"projector.blocks: there is no block {unknown[0]}; the student has {depth}, from 0.")
+
+    def _own_data_is_said(self) -> None:
+        named = [s.teachers for s in self.data.train if isinstance(s, Source) and s.teachers is not None]
+        unknown = sorted({name for names in named for name in names} - set(self.teachers))
+        if unknown:
+            raise ValueError(f"data.train: '{unknown[0]}' is not one of the teachers {', '.join(self.teachers)}.")
+        if isinstance(self.loss.balance, OwnData) and not named:
+            raise ValueError(
+                "loss.balance.kind: own_data, and no data set names its teachers. "
+                "Write data.train: [{path: ..., teachers: [...]}]."
+            )
