@@ -8,6 +8,7 @@ from unicscale.assembly import Parts, assemble, survey
 from unicscale.errors import BlewUp, DataError, StoppedOnRequest
 from unicscale.evaluate.during import during, refuse_unfit
 from unicscale.objective.loss import distil
+from unicscale.ranks.device import keep_compiled
 from unicscale.ranks.failures import Streak, explained
 from unicscale.ranks.voice import close_voice, open_voice, say
 from unicscale.ranks.watchdog import Watchdog
@@ -27,6 +28,8 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
                 world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val))
             loader = survey(recipe, world)
             with owned_run(recipe, world, fresh=fresh) as run:
+                if recipe.engine.compile:
+                    keep_compiled(run.root / "compiled")
                 open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
                 watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
                 with watchdog, explained(world.rank, watchdog):

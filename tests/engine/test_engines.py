@@ -157,6 +157,18 @@ def test_weights_and_moments_take_a_rank_its_share_of_memory(size: int) -> None:
         assert share == pytest.approx(1 / size, rel=0.15)
 
 
+def remembered(world: contract.World) -> int:
+    placed = contract.open_engine(Case("fsdp2"), world).shard_teacher(contract.TinyTeacher(), "full")
+    with torch.no_grad():
+        for _ in range(3):
+            placed(torch.zeros(2, 5, 12))
+    return len(placed._get_fsdp_state()._comm_ctx.post_forward_order)
+
+
+def test_a_sharded_teacher_does_not_pile_up_its_forwards_for_a_backward() -> None:
+    assert on(2, remembered) == 0
+
+
 def test_a_sharded_teacher_answers_as_a_whole_one_and_lies_in_shares() -> None:
     for kind, found in zip(ENGINES, on(2, contract.taught, ENGINES), strict=True):
         assert found["empty"].isnan().all(), f"{kind}: a teacher without weights must not look like one"

@@ -22,7 +22,7 @@ def _rank(rank: int, size: int, folder: str, port: int) -> None:
     world = World.start(EngineSection(device="cpu"))
     if rank == 1:  # only one rank heard the signal
         world.stop.raise_("SIGUSR2")
-    stop = world.asked_to_stop()
+    stop = world.agreed(stop=world.stop.raised(), save=False)[0]
     total = float(world.all_sum(torch.tensor(float(rank + 1))))
     names = world.gather_objects(f"rank {rank}")
     said = world.broadcast_object("from 0" if world.main else None)
@@ -46,7 +46,7 @@ def test_all_ranks_stop_when_one_is_asked_to(tmp_path: Path) -> None:
 
 def test_one_rank_needs_no_process_group() -> None:
     world = World.start(EngineSection(device="cpu"))
-    assert (world.size, world.main, world.asked_to_stop()) == (1, True, False)
+    assert (world.size, world.main, world.agreed(stop=world.stop.raised(), save=False)[0]) == (1, True, False)
     assert not torch.distributed.is_initialized()
 
 

@@ -85,10 +85,22 @@ def _torch() -> Finding:
 def _cuda() -> Finding:
     import torch
 
+    from unicscale.ranks.device import sign_of_gpus
+
     if not torch.cuda.is_available():
+        if sign := sign_of_gpus():
+            said = f"GPUs are here ({sign}), and torch {torch.__version__} with CUDA {torch.version.cuda} can use none"
+            return Finding(False, said, f"a driver for CUDA {torch.version.cuda}, or a torch for the driver you have")
         return Finding(False, "no device: training runs on the CPU", "a machine with an NVIDIA GPU and its driver")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding(True, f"{len(names)} x {names[0]}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
+
+
+def _compiler() -> Finding:
+    from unicscale.ranks.device import without_compiler
+
+    lacks = without_compiler()
+    return Finding(not lacks, lacks or "a C compiler and Python.h", "apt-get install gcc python3-dev")
 
 
 def _collectives() -> Finding:
@@ -143,6 +155,7 @@ LOOKS: dict[str, Callable[[], Finding]] = {
     "disk": _disk,
     "torch": _torch,
     "CUDA": _cuda,
+    "compile": _compiler,
     "collectives": _collectives,
     "FFCV": _ffcv,
     "DeepSpeed": _deepspeed,

@@ -72,6 +72,7 @@ class Fsdp2Engine(BaseEngine):
             self._shard(module.requires_grad_(False), blocks, True, MixedPrecisionPolicy())
             for block, following in pairwise(blocks):
                 block.set_modules_to_forward_prefetch([following])
+            module.register_forward_hook(forget_forward)
         return materialise(module, self.world.device, torch.nan)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -98,6 +99,11 @@ class Fsdp2Engine(BaseEngine):
         for module in self.student.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+
+def forget_forward(module: Any, inputs: object, output: object) -> None:
+    """Drop what FSDP2 remembers of a forward for its backward, which a frozen module never has: it grows every step."""
+    module._get_fsdp_state()._comm_ctx.post_forward_order.clear()
 
 
 def mesh_of(world: World, replicate: int) -> DeviceMesh:

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unicscale.errors import BlewUp, HostError, StoppedOnRequest, UserError
+from unicscale.errors import BlewUp, StoppedOnRequest, UserError
 from unicscale.ranks import stop
+from unicscale.ranks.device import device_of, refuse_without_compiler
 from unicscale.ranks.stop import StopSign
 from unicscale.recipe.sections import EngineSection
 
@@ -43,8 +44,12 @@ class World:
         local_size = int(environment.get("LOCAL_WORLD_SIZE", str(size)))
         if section.deterministic:
             environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        device = _device(section.device, local_rank)
+            # not `warn_only`, with which attention's backward stays free to differ: an operation that has no
+            # deterministic kernel ends the run in words instead
+            torch.use_deterministic_algorithms(True)
+        device = device_of(section.device, local_rank)
+        if section.compile:
+            refuse_without_compiler(device)
         grouped = size > 1 or section.kind != "plain"  # FSDP2 and ZeRO-3 want a group even around one rank
         control = None
         if grouped:
@@ -70,10 +75,6 @@ class World:
         """Wait for everybody."""
         if self.size > 1:
             dist.barrier(self.control)
-
-    def asked_to_stop(self) -> bool:
-        """Whether any rank was asked to stop: all ranks get the same answer, so all leave at the same step."""
-        return self.agreed(stop=self.stop.raised(), save=False)[0]
 
     def agreed(self, *, stop: bool, save: bool, tell: bool = False) -> tuple[bool, bool, bool]:
         """What any rank wants at this step boundary, everybody's answer in one message."""
@@ -177,16 +178,3 @@ def joined(section: EngineSection) -> Iterator[World]:
         world.abandon()
         raise
     world.close()
-
-
-def _device(wanted: str, local_rank: int) -> torch.device:
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise HostError(
-            f"'engine.device' is 'cuda', and torch sees no CUDA device on {platform.node()}.\n"
-            "  `unicscale doctor` says why."
-        )
-    if wanted == "cpu" or not available:
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    return torch.device("cuda", torch.cuda.current_device())

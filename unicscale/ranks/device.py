@@ -1,0 +1,75 @@
+"""Which device a rank computes on, and what that machine must have for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from unicscale.errors import HostError
+
+ASKED_FOR = ("SLURM_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+
+
+def device_of(wanted: str, local_rank: int) -> torch.device:
+    """What `engine.device` means here; GPUs that torch cannot use are an error, not a reason to train on the CPU."""
+    available = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise HostError(
+            f"'engine.device' is 'cuda', and torch sees no CUDA device on {platform.node()}.\n"
+            "  `unicscale doctor` says why."
+        )
+    if wanted == "auto" and not available and (sign := sign_of_gpus()):
+        raise HostError(
+            f"{platform.node()} should have GPUs ({sign}), and torch {torch.__version__} can use none of them.\n"
+            f"  Its CUDA is {torch.version.cuda}: an older driver, or a torch built for CPUs only, ends like this; "
+            "`unicscale doctor` says more.\n"
+            "  `engine.device=cpu` trains on the CPU on purpose."
+        )
+    if not available:
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def sign_of_gpus(devices: Path = Path("/dev")) -> str:
+    """What tells that this process was given GPUs; empty where nothing does."""
+    for name in ASKED_FOR:
+        value = os.environ.get(name, "").strip()
+        if name == "CUDA_VISIBLE_DEVICES" and value == "-1":
+            return ""  # somebody hid them
+        if (value and value not in ("0", "-1", "NoDevFiles")) or (value == "0" and name == "CUDA_VISIBLE_DEVICES"):
+            return f"{name}={value}"
+    found = sorted(path.name for path in devices.glob("nvidia[0-9]*"))
+    return f"{devices / found[0]} is there" if found else ""
+
+
+def without_compiler() -> str:
+    """Why Triton could not build its launcher here, which it does at the first compiled step; empty where it can."""
+    wanted = os.environ.get("CC")
+    if not (shutil.which(wanted) if wanted else any(map(shutil.which, ("cc", "gcc", "clang")))):
+        return f"no C compiler ({wanted or 'cc, gcc or clang'})"
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return "" if header.is_file() else f"no {header}, which Debian keeps in python3-dev"
+
+
+def refuse_without_compiler(device: torch.device) -> None:
+    """Before models are built: step 1 would end in Triton's traceback."""
+    if device.type == "cuda" and (lacks := without_compiler()):
+        raise HostError(
+            f"'engine.compile' needs a C compiler and Python's headers on every node; {platform.node()} has {lacks}.\n"
+            "  Load a compiler module in launch.setup, or set engine.compile=false."
+        )
+
+
+def keep_compiled(folder: Path) -> None:
+    """Kernels go where the next launch finds them, on whatever node: /tmp would be compiled anew after each requeue.
+
+    A site that knows a better place has set these variables.
+    """
+    for name, part in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        os.environ.setdefault(name, str(folder.absolute() / part))
