@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.ranks.slurm import slurm_state
 from unicscale.recipe import Recipe
+from unicscale.recipe.secrets import refuse_secrets
 from unicscale.recipe.sections import Launch, Source
 from unicscale.run.folder import RunFolder, facts_of
 from unicscale.run.launches import refuse_early
-
-SECRET = re.compile(r"(API_?KEY|(^|_)KEY(_|$)|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL)", re.IGNORECASE)
 
 
 def check(recipe: Recipe, launch: Launch, *, paths: bool = True) -> list[str]:
@@ -30,30 +26,6 @@ def check(recipe: Recipe, launch: Launch, *, paths: bool = True) -> list[str]:
         *memory(recipe, launch),
         f"{launch.ranks} ranks, {recipe.data.images_per_step // launch.ranks} images each per step",
     ]
-
-
-def refuse_secrets(recipe: Recipe, launch: Launch) -> None:
-    """Recipes and sbatch files are copied, logged and mailed; keys stay in the environment, which Slurm passes on."""
-    written = [*leaves(recipe.model_dump(mode="json")), *leaves(launch.model_dump(mode="json"))]
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= 8 and any(value in text for text in written):
-            raise RecipeError(
-                f"the value of ${name} stands in the recipe or the launch options, and would be written to files.\n"
-                f"  Leave it in the environment: jobs inherit it."
-            )
-
-
-def leaves(tree: Any) -> Iterator[str]:
-    """Every key and value as it was meant: YAML may quote, fold and escape it."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield str(key)
-            yield from leaves(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from leaves(value)
-    else:
-        yield str(tree)
 
 
 def split(recipe: Recipe, launch: Launch) -> None:

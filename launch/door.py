@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 
 from unicscale.errors import UserError
+from unicscale.ranks.terminal import settle, tell
 
 
 def open_door(command: Callable[..., None]) -> None:
@@ -21,5 +22,6 @@ def open_door(command: Callable[..., None]) -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        tell(error)
+        settle()
         sys.exit(error.exit_code)

@@ -11,6 +11,7 @@ from pathlib import Path
 from unicscale.commands.training import run_rank
 from unicscale.errors import UserError
 from unicscale.ranks import stop
+from unicscale.ranks.terminal import tell
 
 
 def train(recipe: str, fresh: bool = False) -> None:
@@ -21,10 +22,10 @@ def train(recipe: str, fresh: bool = False) -> None:
         run_rank(recipe, fresh=fresh and not again, begun=lambda run, rank: write_to(run.log_of(rank)))
     except UserError as error:
         stop.deafen()  # from here on: the message must come out too
-        print(error, file=sys.stderr, flush=True)
+        tell(error)
         stop.leave(error.exit_code)
     except Exception:
-        traceback.print_exc()
+        tell(traceback.format_exc().rstrip())
         stop.leave(1)
 
 

@@ -25,6 +25,7 @@ import typer
 
 from unicscale.errors import RunError, StoppedOnRequest
 from unicscale.ranks.stop import parse_duration
+from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe, dump, load
 from unicscale.run.folder import open_run
 from unicscale.run.launches import refuse_early, remember
@@ -53,7 +54,7 @@ def local(
     launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "gpus_per_node": gpus, "time": time})
     resolved = resolved.model_copy(update={"launch": launch})
     for line in checks.check(resolved, launch):
-        print(line, file=sys.stderr)
+        tell(line)
     file = write_recipe(resolved)
     os.environ["UNICSCALE_SUBMISSION"] = f"local-{secrets.token_hex(4)}"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
@@ -73,11 +74,11 @@ def local(
             raise StoppedOnRequest(f"{resolved.out}: stopped; the same command goes on.")
         if code < 0 and heard:  # a second Ctrl-C, or a first one before there was anything to save
             said = "ended without saving; the same command goes on from the last checkpoint."
-            print(f"{resolved.out}: {said}", file=sys.stderr)
+            tell(f"{resolved.out}: {said}")
             sys.exit(128 + heard[-1])
         if code > 0:  # it ended itself and would do so again; what it said has been echoed
             sys.exit(code)
-        print(f"a rank was killed ({signal.Signals(-code).name}); {restarts - attempt} restarts left", file=sys.stderr)
+        tell(f"a rank was killed ({signal.Signals(-code).name}); {restarts - attempt} restarts left")
     raise RunError(
         f"{resolved.out}: a rank died {restarts + 1} times. `unicscale logs {resolved.out}` shows its last words."
     )

@@ -77,7 +77,7 @@ def survey(recipe: Recipe, world: World) -> Loader:
 def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Parts:
     """Build, place, fill; then go on from the newest whole checkpoint, if there is one."""
     facts = {"images_per_epoch": loader.images_per_epoch}
-    found = checkpoint.find(run.checkpoints, world, facts)
+    found = checkpoint.find(run.checkpoints, world, facts, recipe)
     progress = found.progress if found else Progress()
     plan = Plan.of(
         recipe.stages,

@@ -11,6 +11,7 @@ import typer
 from unicscale.commands import data, doctor, evaluation, jobs, report, teachers, training
 from unicscale.errors import UserError
 from unicscale.ranks import stop
+from unicscale.ranks.terminal import settle, tell
 
 app = typer.Typer(
     name="unicscale",
@@ -31,10 +32,10 @@ def main() -> None:
     except UserError as error:
         # a mistake in a recipe is the same on every rank
         if os.environ.get("RANK", "0") == "0" or error.of_one_rank:
-            print(error, file=sys.stderr)
+            tell(error)
         leave(error.exit_code)
     except Exception:
-        traceback.print_exc()
+        tell(traceback.format_exc().rstrip())
         leave(1)
 
 
@@ -42,6 +43,7 @@ def leave(code: int) -> None:
     """As every program does; one rank of several without ceremony."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         stop.leave(code)
+    settle()
     sys.exit(code)
 
 

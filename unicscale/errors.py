@@ -43,6 +43,12 @@ class TeacherError(UserError):
     exit_code = 4
 
 
+class PluginLeft(TeacherError):
+    """A plug-in called exit() on one rank."""
+
+    of_one_rank = True
+
+
 class CheckpointError(UserError):
     """A checkpoint or the run folder."""
 

@@ -332,6 +332,13 @@ def test_another_number_of_images_is_refused(tmp_path: Path) -> None:
         checkpoint.same_data(found, {"images_per_epoch": 1196})
 
 
+def test_a_checkpoint_of_another_recipe_is_never_gone_on_from(tmp_path: Path) -> None:
+    saved(tmp_path, 3)
+    assert checkpoint.find(tmp_path, World(), recipe=recipe(keep=9)) is not None
+    with pytest.raises(CheckpointError, match=r"was saved by another recipe:\n    seed: 0 -> 4\n  Move it"):
+        checkpoint.find(tmp_path, World(), recipe=recipe().model_copy(update={"seed": 4}))
+
+
 def test_the_manifest_is_json_that_names_every_range(tmp_path: Path) -> None:
     tree = json.loads((saved(tmp_path, 1) / "manifest.json").read_text())
     assert tree["tensors"]["weights/trunk.weight"] == {

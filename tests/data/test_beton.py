@@ -1,5 +1,6 @@
 """Betons: a checksum for every image, and none is opened that is not whole."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.kit.pictures import READERS, beton, tree
 from unicscale import rng
 from unicscale.data.pack.writing import Form
-from unicscale.data.sets.beton import Beton
+from unicscale.data.sets.beton import FIELD, HEADER, Beton, manifest_path
 from unicscale.data.sets.decode import Status, Undecodable
 from unicscale.data.sets.folder import listing
 from unicscale.data.sets.images import open_images
@@ -126,3 +127,51 @@ def test_a_beton_other_than_its_manifest_says_is_refused(tmp_path):
     Path(one).write_bytes(Path(other).read_bytes())
     with pytest.raises(DataError, match="changed since it was packed"):
         open_images(one)
+
+
+@pytest.mark.parametrize("reader", READERS[:2])
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+@pytest.mark.parametrize("sums", [True, False], ids=["with checksums", "without"])
+def test_a_flipped_bit_of_an_index_without_manifest_gives_no_other_pixels(tmp_path, mode, sums, reader):
+    if sums:
+        path = beton(tmp_path, tree(tmp_path / "tree", 6), form=Form(mode=mode))
+        os.remove(manifest_path(path))
+    else:
+        path = ffcvs_own(tmp_path / "set.beton", mode)
+    content, images = Path(path).read_bytes(), open_images(path, reader)
+    true, first = [images.image(n) for n in range(6)], HEADER.itemsize + images_fields(path) * FIELD.itemsize
+    wide = images_row(path)
+    places = [*range(HEADER.itemsize), *range(first, first + 6 * wide), *range(len(content) - 6 * 24, len(content))]
+    flips = [(at, bit) for at in places for bit in range(8)]
+    for at, bit in [flips[n] for n in np.random.default_rng(0).permutation(len(flips))[:150]]:
+        changed = bytearray(content)
+        changed[at] ^= 1 << bit
+        Path(path).write_bytes(changed)
+        try:
+            opened = open_images(path, reader)
+        except DataError:
+            continue
+        assert len(opened) == 6, (at, bit)
+        for number in range(6):
+            with contextlib.suppress(Undecodable, DataError):
+                assert np.array_equal(opened.image(number), true[number]), (at, bit, number)
+        opened.close()
+
+
+def ffcvs_own(path, mode):
+    """Six pictures of FFCV's own writer, which knows no checksums."""
+    pytest.importorskip("ffcv")
+    from tests.data.test_ffcv import written_by_ffcv
+
+    return written_by_ffcv(path, mode, count=6)
+
+
+def images_fields(path):
+    """How many fields a beton has."""
+    return int(np.fromfile(path, HEADER, 1)[0]["fields"])
+
+
+def images_row(path):
+    """Bytes of one sample in its metadata."""
+    opened, fields = Beton(path), np.fromfile(path, FIELD, images_fields(path), offset=HEADER.itemsize)
+    return opened._metadata(fields, len(opened)).dtype.itemsize

@@ -105,7 +105,7 @@ def one_rank(
 
     torch.set_num_threads(1)
     for name, arguments in filter(None, (harm, instead)):
-        getattr(importlib.import_module("faults.sabotage"), name)(**arguments)
+        getattr(importlib.import_module("tests.faults.sabotage"), name)(**arguments)
     if instead is None:
         sys.argv = command
         importlib.import_module("unicscale.cli").main()
@@ -132,7 +132,7 @@ def call(function: str, arguments: dict[str, object], harm: Sabotage | None = No
 
 
 def _called(function: str, arguments: dict[str, object], harm: Sabotage | None) -> None:
-    sabotage = importlib.import_module("faults.sabotage")
+    sabotage = importlib.import_module("tests.faults.sabotage")
     if harm is not None:
         getattr(sabotage, harm[0])(**harm[1])
     getattr(sabotage, function)(**arguments)

@@ -67,7 +67,8 @@ def test_a_time_limit_leaves_room_for_two_of_the_longest_steps() -> None:
 
 def test_a_second_ctrl_c_ends_the_process() -> None:
     script = (
-        "import os, signal, time; from unicscale import stop; s = stop.listen(); os.kill(os.getpid(), signal.SIGINT);"
+        "import os, signal, time; from unicscale.ranks import stop; s = stop.listen();"
+        "os.kill(os.getpid(), signal.SIGINT);"
         "time.sleep(1.1); os.kill(os.getpid(), signal.SIGINT); time.sleep(5); print('survived')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
@@ -77,7 +78,8 @@ def test_a_second_ctrl_c_ends_the_process() -> None:
 
 
 def test_a_rank_whose_launcher_was_killed_leaves(tmp_path: Path) -> None:
-    rank = "from unicscale import stop; import time, os; stop.listen(); print(os.getpid(), flush=True); time.sleep(30)"
+    rank = "from unicscale.ranks import stop; import time, os; stop.listen();"
+    rank += "print(os.getpid(), flush=True); time.sleep(30)"
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
     env = os.environ | {"SLURM_PROCID": "3"}
     with (tmp_path / "said").open("w") as said:

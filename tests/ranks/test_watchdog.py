@@ -10,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from unicscale.ranks.watchdog import Pulse, Watchdog, verdict
 
 RANK = """
 import sys, time
 from pathlib import Path
-from unicscale.watchdog import Watchdog
+from unicscale.ranks.watchdog import Watchdog
 rank, how = int(sys.argv[2]), sys.argv[3]
 dog = Watchdog(Path(sys.argv[1]), rank=rank, size=2, timeout=float(sys.argv[4])).start()
 for step in range(1000):
@@ -106,3 +108,17 @@ def test_a_run_that_ends_by_itself_leaves_no_pulse(tmp_path: Path) -> None:
     time.sleep(0.3)
     dog.stop()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("harm", ["its folder is gone", "no descriptor is left", "nothing may be written"])
+def test_a_rank_that_cannot_write_its_stacks_is_ended_all_the_same(tmp_path: Path, harm: str) -> None:
+    does = {
+        "its folder is gone": "import shutil; shutil.rmtree(sys.argv[1])",
+        "no descriptor is left": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))",
+        "nothing may be written": "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+    }[harm]
+    script = RANK.replace("for step", f"time.sleep(0.3); {does}\nfor step", 1)
+    command = [sys.executable, "-c", script, str(tmp_path), "0", "hangs", "1.0"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=25)
+    assert done.returncode == 6
+    assert "cannot be written" in done.stderr and 'File "<string>", line' in done.stderr

@@ -61,6 +61,11 @@ def test_other_durations_are_refused_by_their_key(text: str) -> None:
         stage(steps=9, warmup=text)
 
 
+def test_a_warm_up_of_one_step_learns_in_it() -> None:
+    found = plan(stage(steps=10, warmup_steps=1, lr={"peak": 1e-3, "end": 0}))
+    assert found.lr(0) == 1e-3 and found.lr(1) == 1e-3 > found.lr(2)
+
+
 def test_stages_follow_each_other_with_their_own_lengths_sizes_and_rates() -> None:
     found = plan(
         stage("low", epochs=2, warmup="10%", size=[16, 32, 48]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from unicscale.errors import CheckpointError, DataError
 from unicscale.ranks.world import World
-from unicscale.recipe import Recipe, load
+from unicscale.recipe import Recipe, dump, load
 from unicscale.recipe.difference import differences
 from unicscale.run.folder import RunFolder, claim, open_run, set_aside
 from unicscale.run.launches import owned_run
@@ -125,6 +127,47 @@ def test_starting_over_keeps_the_old_run_beside_the_new_one(tmp_path: Path) -> N
     assert load(folder.root / "before-1" / "recipe.yaml").seed == 1
 
 
+@pytest.mark.parametrize("renames", range(5))
+def test_a_start_over_that_is_cut_short_leaves_nothing_that_another_recipe_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run"))
+    (folder.checkpoints / "step-00000001").mkdir()
+    for file in (folder.facts, folder.metrics, folder.evaluation / "x.json"):
+        file.write_text("{}")
+    rename, done = os.rename, []
+
+    def killed(old: Path, new: Path) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(rename(old, new))
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(folder)
+    monkeypatch.undo()
+    if list(folder.root.glob("checkpoints/*")):
+        with pytest.raises(CheckpointError, match="belongs to another recipe"):
+            claim(open_run(recipe(tmp_path / "run")), recipe(tmp_path / "run", seed=3))
+
+
+def test_a_folder_whose_recipe_was_deleted_belongs_to_the_recipe_of_its_checkpoint(tmp_path: Path) -> None:
+    folder, saved = open_run(recipe(tmp_path / "run")), recipe(tmp_path / "run")
+    step = folder.checkpoints / "step-00000001"
+    step.mkdir()
+    (step / "recipe.yaml").write_text(dump(saved))
+    proof = hashlib.sha256((step / "recipe.yaml").read_bytes()).hexdigest()
+    (step / "manifest.json").write_text(json.dumps({"files": {"recipe.yaml": {"size": 1, "sha256": proof}}}))
+    with pytest.raises(CheckpointError, match="belongs to another recipe:\n    seed: 0 -> 3"):
+        claim(folder, recipe(tmp_path / "run", seed=3))
+    assert not folder.recipe.exists()
+    claim(folder, saved)
+    folder.recipe.unlink()
+    (step / "recipe.yaml").write_text("schema: 1\n")  # not what was saved: it says nothing
+    claim(folder, recipe(tmp_path / "run", seed=3))
+
+
 def test_what_is_set_aside_never_takes_a_name_that_is_still_there(tmp_path: Path) -> None:
     folder = open_run(recipe(tmp_path / "run"))
     for kept in ("before-2", "before-10"):  # before-1 was removed
@@ -145,13 +188,13 @@ def test_a_file_written_whole_is_read_back_in_any_locale(tmp_path: Path) -> None
 
 
 def test_a_run_that_cannot_note_its_end_says_why_it_ended_and_lets_go(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as folder:
         folder.facts.unlink()
         folder.facts.mkdir()  # as good as a full disk
         raise DataError("the reason")
-    assert "run.json was not told of the end" in capsys.readouterr().err
+    assert "run.json was not told of the end" in capfd.readouterr().err
     assert not (folder.root / "lock").exists()
 
 

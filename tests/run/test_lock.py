@@ -22,7 +22,7 @@ from unicscale.run.lock import SILENCE, Holder, Lock, alive, read
 HOLD = """
 import sys, time
 from pathlib import Path
-from unicscale.lock import Lock
+from unicscale.run.lock import Lock
 Lock(Path(sys.argv[1])).take()
 print(1, flush=True)
 time.sleep(60)
@@ -159,7 +159,7 @@ def test_a_lock_let_go_while_its_beat_looks_is_not_a_lost_one(tmp_path: Path) ->
     script = f"""
 import threading
 from pathlib import Path
-from unicscale.lock import Lock
+from unicscale.run.lock import Lock
 
 lock = Lock(Path({str(tmp_path)!r}))
 lock.take()

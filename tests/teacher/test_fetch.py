@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -24,18 +25,28 @@ class Server(BaseHTTPRequestHandler):
     asked: list[str | None] = []
     breaks_at: int | None = None
     version = '"one"'
+    login: str | None = None
 
     def do_GET(self) -> None:
         if self.path == "/page/weights.pth":
             return self.answer(200, b"<html>log in</html>", "text/html")
-        if self.path != "/some/weights.pth":
+        Server.login = self.headers.get("Authorization")
+        if self.path.partition("?")[0] != "/some/weights.pth":
             return self.answer(404, b"", "text/plain")
         asked = self.headers.get("Range")
         Server.asked.append(asked)
         start = 0
+        if asked == f"bytes={len(CONTENT)}-":
+            return self.refuse_range()
         if asked and self.headers.get("If-Range") == Server.version:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
         self.answer(206 if start else 200, CONTENT[start:], "application/octet-stream")
+
+    def refuse_range(self) -> None:
+        self.send_response(416)
+        self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def answer(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
@@ -69,7 +80,7 @@ def test_a_file_is_fetched_once_and_noted(address: str) -> None:
     file = wanted(address, sha256=SHA256)
     assert fetch(file, "t") and not fetch(file, "t")
     assert file.path.read_bytes() == CONTENT
-    assert file.path.name == "some--weights.pth"
+    assert file.path.name.startswith("some--") and file.path.name.endswith("--weights.pth")
     assert json.loads(files.note_of(file.path).read_text())["sha256"] == SHA256
     assert len(Server.asked) == 1
 
@@ -110,6 +121,46 @@ def test_a_file_that_changed_since_it_was_fetched_is_refused(address: str) -> No
         files.require(file, "t")
 
 
+def test_a_fetch_that_was_killed_when_all_had_come_is_finished_by_the_next(address: str) -> None:
+    file = wanted(address, sha256=SHA256)
+    part = file.path.with_name(file.path.name + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT)
+    files.note_of(part).write_text(json.dumps({"version": Server.version}))
+    assert fetch(file, "t")
+    assert file.path.read_bytes() == CONTENT and Server.asked == [f"bytes={len(CONTENT)}-"]
+
+
+def test_two_fetches_at_once_bring_one_whole_file(address: str) -> None:
+    file = wanted(address, sha256=SHA256)
+    brought: list[bool] = []
+    both = [threading.Thread(target=lambda: brought.append(fetch(file, "t"))) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(60)
+    assert sorted(brought) == [False, True] and len(Server.asked) == 1
+    assert file.path.read_bytes() == CONTENT and not list(file.path.parent.glob("*.part*"))
+
+
+@pytest.mark.parametrize("other", ["https://host/v2/weights/model.pth", "https://mirror/v1/weights/model.pth"])
+def test_files_that_end_alike_do_not_share_a_place_in_the_cache(other: str) -> None:
+    assert files.file_name("https://host/v1/weights/model.pth") != files.file_name(other)
+
+
+def test_a_password_is_used_and_neither_printed_nor_kept(address: str) -> None:
+    secret = address.replace("//", "//anna:s3cret-word@") + "/some/weights.pth?token=s3cret-too"
+    file = files.wanted(secret, None, None, "t")
+    assert file.path == files.wanted(address + "/some/weights.pth", None, None, "t").path
+    fetch(file, "t")
+    assert Server.login == "Basic " + base64.b64encode(b"anna:s3cret-word").decode()
+    kept = "".join(path.read_text(errors="ignore") for path in file.path.parent.glob("*.json"))
+    assert "s3cret" not in kept and "some/weights.pth" in kept
+    with pytest.raises(TeacherError) as refused:
+        fetch(files.wanted(secret.replace("some", "none"), None, None, "t"), "t")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_web_page_is_not_taken_for_weights(address: str) -> None:
     with pytest.raises(TeacherError, match="answered with a web page, not with weights"):
         fetch(wanted(address, "/page/weights.pth"), "t")
@@ -121,7 +172,7 @@ def test_a_wrong_address_says_so(address: str) -> None:
 
 
 def test_no_network_says_where_the_file_may_be_put_by_hand(address: str) -> None:
-    with pytest.raises(TeacherError, match=r"by hand to .*some--weights\.pth"):
+    with pytest.raises(TeacherError, match=r"by hand to .*some--\w+--weights\.pth"):
         fetch(wanted("http://127.0.0.1:9"), "t")
 
 

@@ -90,6 +90,7 @@ def fetch(
     weights: WeightsOption = None,
 ) -> None:
     """Bring official weights into the cache ($UNICSCALE_CACHE); run it where there is a network."""
+    from unicscale.recipe.secrets import without_secrets
     from unicscale.recipe.sections import TeacherSection
     from unicscale.teacher.described import describe
     from unicscale.teacher.fetch import fetch as bring
@@ -108,7 +109,7 @@ def fetch(
             print(f"{each}: nothing to fetch (weights: {said})")
             continue
         state = "fetched" if bring(file, each) else "was here"
-        print(f"{each}: {state}: {file.path}\n  {described.spec.licence}; from {file.url}")
+        print(f"{each}: {state}: {file.path}\n  {described.spec.licence}; from {without_secrets(file.url)}")
 
 
 @commands.command()
@@ -236,6 +237,7 @@ def _kinds(annotation: Any) -> str:
 
 def _weights(described: Described) -> str:
     from unicscale.errors import TeacherError
+    from unicscale.recipe.secrets import without_secrets
 
     try:
         file = described.file
@@ -248,4 +250,4 @@ def _weights(described: Described) -> str:
     here = (
         f"here: {file.path}" if file.present else f"not here; `unicscale teachers fetch {described.name}` brings them"
     )
-    return f"{here} (from {file.url})"
+    return f"{here} (from {without_secrets(file.url)})"

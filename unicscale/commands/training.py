@@ -90,6 +90,7 @@ def run_rank(
     """
     from unicscale.ranks import rendezvous, stop
     from unicscale.recipe import load
+    from unicscale.recipe.secrets import refuse_secrets
     from unicscale.run.folder import RunFolder
     from unicscale.run.launches import refuse_early
 
@@ -99,6 +100,7 @@ def run_rank(
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     if begun is not None:
         begun(run, rank)
+    refuse_secrets(resolved)
     if resolved.dry_run is None:  # which leaves the run folder alone
         refuse_early(resolved, main=rank == 0)
     rendezvous.prepare(run.launch)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unicscale.errors import BlewUp, OutOfMemory, RankLost
+from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.watchdog import Watchdog
 
 NO_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
@@ -19,7 +20,8 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", 
 def explained(rank: int, watchdog: Watchdog) -> Iterator[None]:
     """Turn errors of the machine into errors that say which rank, what happened, and the way out."""
     try:
-        yield
+        with nobody_leaves(f"rank {rank}, in '{watchdog.doing}'"):
+            yield
     except (MemoryError, RuntimeError) as problem:  # torch.OutOfMemoryError is a RuntimeError
         said = str(problem)
         if isinstance(problem, MemoryError | torch.OutOfMemoryError) or any(text in said for text in NO_MEMORY):

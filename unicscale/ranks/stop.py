@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from unicscale.ranks.slurm import job_name
+from unicscale.ranks.terminal import settle, tell
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # Slurm's warning, pre-emption, Ctrl-C
 LAUNCHERS = ("SLURM_PROCID", "TORCHELASTIC_RUN_ID")  # their ranks have no reason to outlive their parent
@@ -40,7 +40,7 @@ class StopSign:
         """Ask to stop at the next step boundary; the first reason counts."""
         if self.reason is None:
             self.reason, self._asked_at = reason, time.time()
-            os.write(2, f"asked to stop ({reason}): saving at the end of this step\n".encode())
+            tell(f"asked to stop ({reason}): saving at the end of this step")
 
     def raised(self) -> bool:
         """Whether to stop now; called once a step, it also learns how long a step (or a save) can take."""
@@ -87,7 +87,7 @@ class StopSign:
         # a terminal and a launcher may both deliver one Ctrl-C: only a later one means "now"
         again = number == signal.SIGINT and self.reason == "SIGINT" and self.seconds_since() > 1.0
         if again:
-            os.write(2, b"asked again: leaving without saving\n")
+            tell("asked again: leaving without saving")
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         self.raise_(signal.Signals(number).name)
@@ -111,8 +111,7 @@ def deafen() -> None:
 def leave(code: int) -> NoReturn:
     """One of several ranks, at once: libraries that clean up at exit could wait for a rank that is gone."""
     deafen()  # srun ends the step with SIGTERM as soon as one rank has left: all is saved, keep the exit code
-    sys.stdout.flush()
-    sys.stderr.flush()
+    settle()
     os._exit(code)
 
 
@@ -159,5 +158,5 @@ def _leave_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(2)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "?"))
-    os.write(2, f"rank {rank}: the launcher (process {parent}) is gone; leaving\n".encode())
+    tell(f"rank {rank}: the launcher (process {parent}) is gone; leaving")
     os._exit(143)

@@ -6,11 +6,11 @@ folder, and reads the others' when nothing moves. A stopped process stops writin
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import os
 import platform
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.errors import RunError
+from unicscale.ranks.terminal import tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +128,26 @@ class Watchdog:
         return found
 
     def _end(self, waited: float) -> None:
-        earlier = self._pulses()
-        self._linger()  # a stopped process writes nothing meanwhile, a waiting one does
-        print(verdict(earlier, self._pulses(), self.rank, self.size, waited), file=sys.stderr, flush=True)
+        try:
+            earlier = self._pulses()
+            self._linger()  # a stopped process writes nothing meanwhile, a waiting one does
+            tell(verdict(earlier, self._pulses(), self.rank, self.size, waited))
+            self._dump()
+            self._linger()  # so that the others do not take this rank for the stopped one
+        finally:  # whatever cannot be written: a rank that nobody ends holds its node for ever
+            os._exit(RunError.exit_code)
+
+    def _dump(self) -> None:
         stacks = self.folder / f"rank-{self.rank:04d}.stacks"
-        with open(stacks, "w") as stream:
-            faulthandler.dump_traceback(stream, all_threads=True)
-        print(f"  This rank's stacks are in {stacks}.", file=sys.stderr, flush=True)
-        self._linger()  # so that the others do not take this rank for the stopped one
-        os._exit(RunError.exit_code)
+        try:
+            with open(stacks, "w") as stream:
+                faulthandler.dump_traceback(stream, all_threads=True)
+                if not os.fstat(stream.fileno()).st_size:  # it reports no error of its own
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            tell(f"  This rank's stacks are in {stacks}.")
+        except OSError as problem:  # no such folder, no descriptor left, a full disk
+            tell(f"  {stacks} cannot be written ({problem.strerror}); this rank's stacks:")
+            faulthandler.dump_traceback(2, all_threads=True)
 
     def _linger(self) -> None:
         for _ in range(2):

@@ -62,8 +62,10 @@ class PlannedStage:
     def lr(self, step: int) -> float:
         """Linear from 0 to the peak, which warm-up's last step has; then a cosine towards `end`."""
         local = step - self.first
+        if local < self.warmup - 1:
+            return self.peak * local / (self.warmup - 1)
         if local < self.warmup:
-            return self.peak * local / max(self.warmup - 1, 1)
+            return self.peak  # a warm-up of one step has no other
         return cosine(self.peak, self.end, local - self.warmup, self.steps - self.warmup)
 
     def size(self, step: int, seed: int) -> int:

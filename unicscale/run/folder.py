@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicscale.errors import CheckpointError
+from unicscale.errors import CheckpointError, RecipeError
 from unicscale.recipe import Recipe, dump, load
 from unicscale.recipe.difference import differences
 
@@ -85,7 +87,8 @@ def open_run(recipe: Recipe) -> RunFolder:
 
 def claim(folder: RunFolder, recipe: Recipe) -> None:
     """Make the folder this recipe's, or refuse: a run goes on only with a recipe that computes the same."""
-    changed = differences(load(folder.recipe), recipe) if folder.recipe.exists() else []
+    owner = owner_of(folder)
+    changed = differences(owner, recipe) if owner else []
     if changed:
         raise CheckpointError(
             f"{folder.root} belongs to another recipe:\n    " + "\n    ".join(changed) + "\n"
@@ -94,9 +97,23 @@ def claim(folder: RunFolder, recipe: Recipe) -> None:
     write_whole(folder.recipe, dump(recipe))
 
 
+def owner_of(folder: RunFolder) -> Recipe | None:
+    """Whose folder it is: recipe.yaml says so, and where that is lost the newest checkpoint whose copy is unharmed."""
+    if folder.recipe.exists():
+        return load(folder.recipe)
+    for manifest in sorted(folder.checkpoints.glob("step-*/manifest.json"), reverse=True):
+        copy = manifest.with_name("recipe.yaml")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecipeError):
+            proof = json.loads(manifest.read_bytes())["files"][copy.name]["sha256"]
+            if hashlib.sha256(copy.read_bytes()).hexdigest() == proof:
+                return load(copy)
+    return None
+
+
 def set_aside(folder: RunFolder) -> None:
     """What --fresh starts over from is kept beside it, in before-1, before-2, ..."""
-    of_one_run = [folder.recipe, folder.facts, folder.metrics, folder.checkpoints, folder.evaluation, folder.report]
+    # checkpoints first, the recipe last: whenever this is cut short, another recipe finds nothing to go on from
+    of_one_run = [folder.checkpoints, folder.metrics, folder.evaluation, folder.report, folder.facts, folder.recipe]
     old = [path for path in of_one_run if path.is_file() or (path.is_dir() and any(path.iterdir()))]
     if not old:
         return

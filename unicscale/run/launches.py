@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicscale.errors import CheckpointError, RunError, StoppedOnRequest, UserError
 from unicscale.ranks.slurm import job_name, restart_number, submission_name
+from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe
 from unicscale.run.folder import RunFolder, claim, facts_of, open_run, refuse_unfit, set_aside, versions, write_whole
 from unicscale.run.lock import Lock, alive, in_use, read
@@ -44,7 +44,7 @@ def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[
             try:
                 note_end(folder, how | {"asked": world.stop.reason})
             except (OSError, CheckpointError) as problem:  # a full disk must not hide how the run itself ended
-                print(f"{folder.facts} was not told of the end: {problem}", file=sys.stderr, flush=True)
+                tell(f"{folder.facts} was not told of the end: {problem}")
             finally:
                 lock.release()
         if how["exit"] in (0, StoppedOnRequest.exit_code):

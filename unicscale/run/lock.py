@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from unicscale.errors import CheckpointError
 from unicscale.ranks.slurm import job_name, restart_number, slurm_state
+from unicscale.ranks.terminal import tell
 
 BEAT = 15.0  # seconds between signs of life
 SETTLE = 0.2  # seconds in which a lock that was moved by mistake is back
@@ -111,7 +111,7 @@ class Lock:
                 os.link(aside, self.path)
                 return False
             if judged is not None:
-                print(f"recovered {self.path.parent} from {judged}, who is gone", file=sys.stderr, flush=True)
+                tell(f"recovered {self.path.parent} from {judged}, who is gone")
             return True
         except FileExistsError:
             return False
@@ -130,11 +130,7 @@ class Lock:
                 return
             if holder is None or holder.token != self.me.token:
                 by = f"by {holder}" if holder else "(the lock file is gone)"
-                print(
-                    f"{self.path.parent} was taken over {by}; leaving before two runs write it",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                tell(f"{self.path.parent} was taken over {by}; leaving before two runs write it")
                 os._exit(CheckpointError.exit_code)
             with contextlib.suppress(OSError):  # a thread that dies here would let a live run look dead
                 os.utime(self.path)

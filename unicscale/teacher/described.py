@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.contracts import TeacherSpec
+from unicscale.ranks.exits import nobody_leaves
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import files
 from unicscale.teacher.finding import find
@@ -51,5 +52,6 @@ class Described:
 def describe(name: str, section: TeacherSection, place: Place = lambda where: "") -> Described:
     """Find the plug-in, and let it read its options and describe itself; refuses what cannot be understood."""
     plugin = find(name, section)
-    options = options_of(plugin, name, section.options, place)
-    return Described(name, section, plugin, options, plugin.spec(options))
+    with nobody_leaves(f"teacher '{name}'"):
+        options = options_of(plugin, name, section.options, place)
+        return Described(name, section, plugin, options, plugin.spec(options))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import urllib.error
 import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from unicscale.errors import TeacherError
+from unicscale.recipe.secrets import without_secrets
 from unicscale.teacher.files import Wanted, note_of, sha256_of
 
 CHUNK = 1 << 20
@@ -18,29 +24,49 @@ TIMEOUT = 60.0  # seconds of silence
 
 def fetch(file: Wanted, name: str) -> bool:
     """Make sure the file is in the cache; True where it had to be fetched."""
-    if file.present:
-        if file.sha256 is not None and sha256_of(file.path) != file.sha256.lower():
-            raise TeacherError(f"teacher '{name}': {file.path} is there and has another sha256. Delete it, then fetch.")
-        return False
-    assert file.url is not None, "the user's own files are not fetched"
-    address = resolve(file.url)
-    file.path.parent.mkdir(parents=True, exist_ok=True)
-    part = file.path.with_name(file.path.name + ".part")
+    if not file.present:
+        assert file.url is not None, "the user's own files are not fetched"
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(file.path, name):
+            if not file.present:  # another fetch may have brought it while this one waited
+                _bring(file, resolve(file.url), name)
+                return True
+    if file.sha256 is not None and sha256_of(file.path) != file.sha256.lower():
+        raise TeacherError(f"teacher '{name}': {file.path} is there and has another sha256. Delete it, then fetch.")
+    return False
+
+
+@contextlib.contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """One fetch at a time writes a file; the kernel takes the lock back from one that was killed."""
+    with path.with_name(f".{path.name}.lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{name}: {path.name} is being fetched by another process; waiting for it", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _bring(file: Wanted, address: str, name: str) -> None:
+    part, told = file.path.with_name(file.path.name + ".part"), without_secrets(address)
     try:
         _download(address, part, name)
     except (urllib.error.URLError, HTTPException, OSError) as problem:
-        raise TeacherError(_explain(problem, address, part, name)) from problem
+        raise TeacherError(_explain(problem, told, part, name)) from problem
     found = sha256_of(part)
     if file.sha256 is not None and found != file.sha256.lower():
         part.unlink()
         raise TeacherError(
-            f"teacher '{name}': what {address} sent is not the official file, and was deleted.\n"
+            f"teacher '{name}': what {told} sent is not the official file, and was deleted.\n"
             f"  sha256 expected {file.sha256}\n         found    {found}"
         )
-    note_of(file.path).write_text(json.dumps({"url": file.url, "sha256": found, "bytes": part.stat().st_size}))
+    url = without_secrets(file.url or "")
+    note_of(file.path).write_text(json.dumps({"url": url, "sha256": found, "bytes": part.stat().st_size}))
     part.rename(file.path)
     note_of(part).unlink(missing_ok=True)
-    return True
 
 
 def resolve(url: str) -> str:
@@ -71,11 +97,19 @@ def _download(address: str, part: Path, name: str) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     have = part.stat().st_size if part.exists() else 0
-    response = _ask(address, have, part)
+    try:
+        response = _ask(address, have, part)
+    except urllib.error.HTTPError as refusal:
+        if refusal.code != 416:
+            raise
+        if refusal.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
+            return  # all of it is here: only its hash was not taken yet
+        part.unlink()  # more than the server has: it is of another file
+        have, response = 0, _ask(address, 0, part)
     resumed = response.status == 206
     if response.headers.get_content_type() == "text/html":
         raise TeacherError(
-            f"teacher '{name}': {address} answered with a web page, not with weights.\n"
+            f"teacher '{name}': {without_secrets(address)} answered with a web page, not with weights.\n"
             f"  Open it in a browser (behind a login or a licence?) and save the file as {part.with_suffix('')}"
         )
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -95,17 +129,29 @@ def _download(address: str, part: Path, name: str) -> None:
 
 def _ask(address: str, have: int, part: Path) -> HTTPResponse:
     """Open the address, from byte `have` on where the server still has the same file."""
-    request = urllib.request.Request(address, headers={"User-Agent": "unicscale"})
+    parts = urlsplit(address)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers={"User-Agent": "unicscale"})
+    if login:
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(unquote(login).encode()).decode()}")
     token = os.environ.get("HF_TOKEN")
     if token and address.startswith(f"{hub()}/"):
         # the hub redirects to other hosts, which must not see it
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     note = note_of(part)
-    version = json.loads(note.read_text())["version"] if note.is_file() else None
+    version = _version(note) if note.is_file() else None
     if have and version:  # without it nobody knows whether the rest belongs to the same file
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", version)
     return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+
+def _version(note: Path) -> str | None:
+    """Of the file that the part belongs to; a note that was cut short knows nothing."""
+    try:
+        return json.loads(note.read_text())["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _explain(problem: Exception, address: str, part: Path, name: str) -> str:

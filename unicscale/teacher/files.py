@@ -11,6 +11,7 @@ from pathlib import Path
 
 from unicscale.contracts import Weights
 from unicscale.errors import TeacherError
+from unicscale.recipe.secrets import without_secrets
 
 REMOTE = ("http://", "https://", "hf:", "timm:")
 
@@ -52,13 +53,14 @@ def wanted(weights: str, official: Weights | None, bundled: Path | None, name: s
 
 
 def file_name(url: str) -> str:
-    """The name in the cache: an address's last two parts (every file of iBOT has one name), or a hub's repository."""
+    """The name in the cache: a part to read, and a digest of the whole address, or two of them would share a file."""
+    told = without_secrets(url)
     if url.startswith(("hf:", "timm:")):
-        return url.replace(":", "--").replace("/", "--")
-    *_, parent, name = ["", *url.partition("?")[0].rstrip("/").split("/")]
+        return told.replace(":", "--").replace("/", "--")
+    *_, parent, name = ["", *told.partition("?")[0].rstrip("/").split("/")]
     if name in ("", ".", ".."):
-        raise TeacherError(f"'weights: {url}' names no file.")
-    return f"{parent}--{name}"
+        raise TeacherError(f"'weights: {told}' names no file.")
+    return f"{parent}--{hashlib.sha256(told.encode()).hexdigest()[:8]}--{name}"
 
 
 def require(file: Wanted, name: str) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unicscale.contracts import Features, TeacherSpec, normalise
 from unicscale.errors import TeacherError
+from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import files, weights
@@ -30,7 +31,7 @@ class Frozen(nn.Module):
         super().__init__()
         self.plugin, self.options, self.name = plugin, options, name
         self.spec: TeacherSpec = plugin.spec(options)
-        with torch.device("meta"):
+        with torch.device("meta"), nobody_leaves(f"teacher '{name}'"):
             self.module = plugin.build(options)
         self.requires_grad_(False).eval()
 

@@ -88,7 +88,7 @@ class Beton:
             raise Undecodable(str(problem).splitlines()[0]) from problem
         image = cast(Tensor, planes).permute(1, 2, 0).numpy()
         if image.shape != shape:
-            raise Undecodable(f"its JPEG is {image.shape[1]}x{image.shape[0]}, the index says {shape[1]}x{shape[0]}")
+            raise Undecodable(other_size(image.shape, shape))
         return np.ascontiguousarray(image)
 
     def scratch_bytes(self) -> int:
@@ -163,8 +163,12 @@ class Beton:
             lost = len(self.at) if len(allocations) == 0 else int((allocations["at"][place] != self.at).sum())
             raise self._broken(f"{lost:,} of {len(self.at):,} samples are missing from its allocation table")
         self.sizes = allocations["size"][place].astype(np.int64) if len(self.at) else np.empty(0, np.int64)
+        owner = allocations["sample"][place] if len(self.at) else np.empty(0, np.uint64)
+        if len(allocations) and int(allocations["sample"].max()) >= len(self.at):
+            raise self._broken(f"its allocation table names more samples than the {len(self.at):,} of its header")
         raw = self.modes == RAW
         odd = (self.at.astype(np.int64) + self.sizes > table) | (raw & (self.sizes != self.heights * self.widths * 3))
+        odd |= (self.modes > RAW) | (self.heights == 0) | (self.widths == 0) | (owner != np.arange(len(owner)))
         if odd.any():
             raise self._broken(f"sample {int(np.flatnonzero(odd)[0])} does not lie where its index says")
         labels = [i for i, field in enumerate(fields) if field["type"] == INT_FIELD]
@@ -195,6 +199,11 @@ class Beton:
 
     def _broken(self, how: str) -> DataError:
         return DataError(f"{self.path}: not a whole .beton file: {how}.\n  Copy or pack it again.")
+
+
+def other_size(found: tuple[int, ...], said: tuple[int, ...]) -> str:
+    """What is wrong with an image that has other sides (height first) than the index gives it."""
+    return f"its JPEG is {found[1]}x{found[0]}, the index says {said[1]}x{said[0]}"
 
 
 def manifest_path(path: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, types
 
 from unicscale import rng
-from unicscale.data.sets.beton import JPEG, RAW, Beton
+from unicscale.data.sets.beton import JPEG, RAW, Beton, other_size
 from unicscale.data.sets.decode import Status, Undecodable
 from unicscale.data.sets.trailer import STRIDE
 from unicscale.data.views.crops import DRAWS, Crop, RandomCrop, random_box
@@ -74,8 +74,25 @@ def checksum(data: Any, size: int) -> Any:
     return total + last * np.uint64(np.uint32(np.uint32(size // 4) * np.uint32(STRIDE)) + np.uint32(1))
 
 
+@njit(cache=True, nogil=True)
+def said_by(data: Any, size: int) -> Any:
+    """Height and width that a JPEG says it has, (0, 0) where it does not: the decoder would scale it to any others."""
+    at = 2
+    while at + 9 <= size and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC:  # a start of frame
+            return int(data[at + 5]) * 256 + int(data[at + 6]), int(data[at + 7]) * 256 + int(data[at + 8])
+        if marker == 0xFF:  # a byte that only fills
+            at += 1
+        else:
+            at += 2 + int(data[at + 2]) * 256 + int(data[at + 3])
+    return 0, 0
+
+
 def decoded(data: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """The (H, W, 3) pixels of a JPEG; None where the decoder has as much as a warning."""
+    """The (H, W, 3) pixels of a JPEG of these sides; None where the decoder has as much as a warning."""
+    if tuple(map(int, said_by(data, data.size))) != (height, width):
+        return None
     out = np.empty((height, width, 3), np.uint8)
     sides = (height, width)
     status = lib.imdecode(data.ctypes.data, data.size, *sides, out.ctypes.data, *sides, 0, 0, 1, 1, False, False)
@@ -97,6 +114,9 @@ class FFCV(Beton):
         height, width = int(self.heights[index]), int(self.widths[index])
         if self.modes[index] == RAW:
             return data.reshape(height, width, 3)
+        found = tuple(map(int, said_by(data, data.size)))
+        if found not in ((0, 0), (height, width)):
+            raise Undecodable(other_size(found, (height, width)))
         out = decoded(data, height, width)
         if out is None:
             raise Undecodable("corrupt JPEG")
@@ -156,8 +176,9 @@ def _fill(
         if len(sums) and checksum(source, sizes[k]) != sums[k]:
             status[k] = UNDECODABLE
             continue
-        if modes[k] == JPEG and _imdecode(
-            packed.ctypes.data, sizes[k], h, w, pixels.ctypes.data, h, w, 0, 0, 1, 1, 0, 0
+        if modes[k] == JPEG and (
+            said_by(packed, sizes[k]) != (h, w)
+            or _imdecode(packed.ctypes.data, sizes[k], h, w, pixels.ctypes.data, h, w, 0, 0, 1, 1, 0, 0)
         ):
             status[k] = UNDECODABLE
             continue

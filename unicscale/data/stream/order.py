@@ -16,7 +16,7 @@ from unicscale.errors import DataError
 from unicscale.rng import Purpose
 
 # One int64 names a sample: its number, its data set, and which repetition within an epoch it is (a data set of weight 2
-# shows every image twice per epoch, and the two must not share their crops).
+# shows every image twice per epoch, and the two must not share their crops; 8 bits are left, so 256 is the largest).
 INDEX_BITS, DOMAIN_BITS = 40, 16
 
 

@@ -13,7 +13,9 @@ class Source(Section):
     """One data set of a mixture."""
 
     path: str
-    weight: Positive = 1.0  # how often its images come, relative to its size: 2 shows each twice per epoch
+    weight: Annotated[float, Field(gt=0, le=256)] = (
+        1.0  # how often its images come, relative to its size: 2 shows each twice per epoch
+    )
     teachers: list[str] | None = None  # own-data balancing: which teachers answer for it
 
 
