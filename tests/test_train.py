@@ -10,6 +10,7 @@ import pytest
 from tests.commands.test_cli import unicscale
 from tests.kit.recipe import write_images, write_recipe
 from unicscale.errors import CheckpointError, UserError
+from unicscale.interop.loading import load as load_model
 from unicscale.recipe import load
 from unicscale.train import train
 
@@ -52,12 +53,26 @@ def test_the_same_command_again_finds_nothing_to_do(run: Path) -> None:
     assert len(json.loads((run / "run.json").read_text())["launches"]) >= 2
 
 
+def test_a_student_without_a_projector_trains_and_is_read_back(tmp_path: Path, images: Path) -> None:
+    same = {"arch": "vit_tiny", "patch": 8, "options": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
+    recipe = write_recipe(tmp_path / "r.yaml", images, tmp_path / "out", projector={"kind": "none"}, student=same)
+    for command in ("check", "plan", "train"):
+        ran = unicscale(command, str(recipe))
+        assert ran.returncode == 0, ran.stderr
+    logged = [r for r in records(tmp_path / "out") if "loss" in r]
+    assert sum(r["loss"] for r in logged[-4:]) < sum(r["loss"] for r in logged[2:6])
+    assert load_model(tmp_path / "out").width == 32
+    refused = unicscale("check", str(recipe), "student.options.embed_dim=64")
+    assert refused.returncode == 2 and "the student is 64 wide where its teachers are not" in refused.stderr
+
+
 CUT = {"stages": [{"name": "a", "size": 36, "steps": 2, "lr": {"peak": 1e-3}}]}
 WRONG = {
     "a missing folder": ({"data__train": ["/nowhere/train"]}, 3, "/nowhere/train"),
     "an unknown plug-in": ({"teachers__one": {"plugin": "dyno"}}, 4, "no teacher plug-in is called 'dyno'"),
     "a size the patch does not divide": (CUT, 2, "not a multiple of the student's patch, 8. The nearest sizes"),
     "a block that is not there": ({"projector__blocks": [7]}, 2, "there is no block 7; the student has 2"),
+    "no projector, and widths that differ": ({"projector": {"kind": "none"}}, 2, "the student is 64 wide where its"),
     "an arch nobody knows": ({"student__arch": "vit_bass"}, 2, "student.arch: 'vit_bass'"),
 }  # fmt: skip
 

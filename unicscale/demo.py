@@ -29,13 +29,12 @@ from unicscale.evaluate.metrics.linear import linear_accuracy
 from unicscale.evaluate.metrics.probe import QUICK, Schedule
 from unicscale.evaluate.metrics.segment import linear_miou
 from unicscale.evaluate.results.gains import gain
-from unicscale.recipe import Recipe, load
+from unicscale.recipe import Recipe, load, shipped
 from unicscale.run import status
 from unicscale.run.folder import RunFolder, refuse_unfit, write_whole
 from unicscale.teacher.frozen import open_teacher
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of a checkout; a wheel carries them inside the package
-RECIPE = (RECIPES if RECIPES.is_dir() else Path(__file__).resolve().parent / "recipes") / "demo.yaml"
+RECIPE = shipped.FOLDER / "demo.yaml"
 TEACHERS_SAW = 1800 * 64  # steps and batch of teachers/train_scenes.py
 # 37 to 65 tokens of 32 channels: 2.4 times faster without the fused kernel, and one thread per rank
 SMALL_STEPS = {"TIMM_FUSED_ATTN": "0", "OMP_NUM_THREADS": "1"}

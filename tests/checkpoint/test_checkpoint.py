@@ -244,6 +244,25 @@ def test_retention_keeps_the_last_two_and_every_tenth(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_retention_keeps_the_end_of_every_stage_for_ever(tmp_path: Path) -> None:
+    saver = checkpoint.Saver(tmp_path, recipe(keep=1), World(), parameters=NAMES)
+    for stage, step in [(0, 2), (0, 4), (1, 6), (1, 8), (2, 10), (2, 11), (2, 12)]:
+        saver.save(Progress(stage, step, 0), Shelf(step), {}, wait=True)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [f"step-{n:08d}" for n in (4, 8, 12)]
+    checkpoint.Saver(tmp_path, recipe(keep=1), World(), parameters=NAMES).keeper.sweep()  # another launch's
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [f"step-{n:08d}" for n in (4, 8, 12)]
+
+
+def test_where_the_end_of_a_stage_is_torn_the_one_before_it_stays(tmp_path: Path) -> None:
+    saver = checkpoint.Saver(tmp_path, recipe(keep=2), World(), parameters=NAMES)
+    for stage, step in [(0, 1), (0, 2), (0, 3), (1, 4), (1, 5), (1, 6)]:
+        saver.save(Progress(stage, step, 0), Shelf(step), {}, wait=True)
+        if step == 3:
+            os.truncate(tmp_path / "step-00000003" / "rank-0000.safetensors", 40)
+    whole = [path.name for path in tmp_path.glob("step-*") if not opened(path).problems()]
+    assert sorted(whole) == ["step-00000002", "step-00000005", "step-00000006"]
+
+
 def test_torn_checkpoints_do_not_count_for_retention(tmp_path: Path) -> None:
     saver = checkpoint.Saver(tmp_path, recipe(keep=2), World(), parameters=NAMES)
     for step in range(1, 7):

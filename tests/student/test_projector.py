@@ -115,6 +115,24 @@ def test_heads_that_do_not_divide_the_width_are_refused_by_their_key() -> None:
         built(sections.TransformerProjector(heads=3))
 
 
+def test_without_a_projector_the_last_block_answers_every_teacher_as_it_is() -> None:
+    blocks = tokens(5)
+    none = build_projector(sections.NoProjector(), **SHAPE, prefix=5, dims={"a": 16, "b": 16})
+    answers = none(blocks)
+    assert list(answers) == ["a", "b"] and not list(none.parameters())
+    for answer in answers.values():
+        assert torch.equal(answer.summary, blocks[-1][:, 0]) and torch.equal(answer.patches, blocks[-1][:, 5:])
+
+
+def test_without_a_projector_the_widths_must_agree() -> None:
+    with pytest.raises(RecipeError) as refused:
+        build_projector(sections.NoProjector(), **SHAPE, prefix=1, dims={"a": 8, "b": 16})
+    assert str(refused.value) == (
+        "projector.kind: none, and the student is 16 wide where its teachers are not: a 8.\n"
+        "  Choose a student of their width, or the least that joins two widths: {kind: mlp, layers: 0}."
+    )
+
+
 def test_the_fused_ladder_of_unic_l_takes_at_most_110_kernels() -> None:
     views = {"view", "_unsafe_view", "t", "transpose", "select", "split_with_sizes", "unsqueeze", "unbind"}
     counted: list[str] = []

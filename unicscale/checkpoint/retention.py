@@ -1,10 +1,11 @@
-"""Which checkpoints stay: the last K that are verified, and every Nth step."""
+"""Which checkpoints stay: the last K that are verified, the end of every stage, and every Nth step."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from unicscale.checkpoint.manifest import Damaged
@@ -17,19 +18,31 @@ class Keeper:
     def __init__(self, folder: Path, keep: int, keep_every_steps: int | None) -> None:
         self.folder, self.keep, self.every = folder, keep, keep_every_steps
         self.proven: dict[str, list[tuple[str, int, int]]] = {}  # what each looked like when its hashes were right
+        self.stages: dict[str, int] = {}  # a step belongs to one stage, whoever saves it again
 
     def prove(self, path: Path) -> None:
         """Remember that this one's hashes are right: it was verified, or just written."""
         self.proven[path.name] = _looks(path)
 
     def sweep(self) -> None:
-        """Delete everything older than the last `keep` verified ones, except every Nth step."""
-        good = 0
+        """Delete everything older than the last `keep` verified ones, except each stage's last and every Nth step."""
+        good, ended = 0, set[int]()
         for path in committed(self.folder):
-            if good >= self.keep and not (self.every and int(path.name.removeprefix("step-")) % self.every == 0):
+            nth = self.every and int(path.name.removeprefix("step-")) % self.every == 0
+            stage = self._stage(path)
+            if good >= self.keep and not nth and (stage is None or stage in ended):
                 discard(path)
             elif self._whole(path):
                 good += 1
+                if stage is not None:
+                    ended.add(stage)  # a torn one does not end its stage: the one before it stays too
+
+    def _stage(self, path: Path) -> int | None:
+        """The stage that a checkpoint was made in; None where its manifest cannot say."""
+        if path.name not in self.stages:
+            with suppress(Damaged):
+                self.stages[path.name] = opened(path).progress.stage
+        return self.stages.get(path.name)
 
     def _whole(self, path: Path) -> bool:
         if path.name in self.proven and self.proven[path.name] == _looks(path):

@@ -46,6 +46,10 @@ def check(
     resolved = load(recipe, overrides or [])
     places = read(recipe)
     teachers = [introduce(name, section, places.place) for name, section in resolved.teachers.items()]
+    if resolved.projector.kind == "none":  # whether it fits, only the teachers' widths know
+        from unicscale.cost.shapes import Shapes
+
+        Shapes.of(resolved)
     print(dump(resolved), end="")
     print("\n".join(f"# {line}" for line in teachers))
 

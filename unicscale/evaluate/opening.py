@@ -82,8 +82,8 @@ def resolved(source: str) -> list[str]:
                 kept.append(str(folder))
     if not kept:
         raise CheckpointError(
-            f"{source}: {run} has kept no checkpoint of stage '{wanted}'.\n"
-            "  `save.keep_every_steps` in a recipe keeps some of every stage."
+            f"{source}: {run} holds no checkpoint of stage '{wanted}'.\n"
+            "  The end of every stage is kept for ever: this run has not reached it yet, or lost it."
         )
     return kept
 

@@ -96,7 +96,7 @@ def read(folder: RunFolder, status: Status) -> Story:
     return Story(
         folder=folder, status=status, facts=facts_of(folder),
         recipe=flat(load(folder.recipe)) if folder.recipe.exists() else {},
-        course=course_of(folder.metrics), results=_results(folder.evaluation),
+        course=course_of(folder.metrics), results=results_in(folder.evaluation),
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def differing(stories: Sequence[Story]) -> dict[str, list[Any]]:
     return {key: [story.recipe.get(key) for story in stories] for key in changed}
 
 
-def _results(folder: Path) -> dict[str, dict[str, Any]]:
+def results_in(folder: Path) -> dict[str, dict[str, Any]]:
     """Every summary beside which models stand; one layout for suites and for the demo."""
     found = {}
     for file in sorted(folder.glob("*.json")):

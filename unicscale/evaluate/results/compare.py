@@ -18,8 +18,10 @@ DETAIL = ("/k=", "/per class", "/abs_rel", "/delta", "statistics/", "prune/", "w
 
 
 def published() -> dict[str, Any]:
-    """What the paper reports."""
-    return json.loads(files("unicscale.evaluate.results").joinpath("published.json").read_text())
+    """What the paper reports, by row of a table (`table_k/1_none`) and by short names (`unic_b`)."""
+    held = json.loads(files("unicscale.evaluate.results").joinpath("published.json").read_text())
+    held["models"] |= {short: held["models"][row] for short, row in held["aliases"].items()}
+    return held
 
 
 def tabulate(results: Iterable[Mapping[str, Any]]) -> Table:
@@ -79,7 +81,8 @@ def paper(name: str) -> dict[str, Any]:
             f"--beside {name}: not among the published models.{nearest(name, held['models'])}\n"
             f"  known: {', '.join(held['models'])}"
         )
-    return held["models"][name] | {"source": held["source"]}
+    one = held["models"][name]
+    return one | {"source": f"{held['source']}, {one['source']}"}
 
 
 def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:

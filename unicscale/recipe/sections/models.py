@@ -87,4 +87,10 @@ class TransformerProjector(Section):
     heads: Count | None = None
 
 
-Projector = Annotated[Ladder | MLP | TransformerProjector, Field(discriminator="kind")]
+class NoProjector(Section):
+    """None: the last block's tokens answer every teacher, whose widths must be the student's (Table H)."""
+
+    kind: Literal["none"] = "none"
+
+
+Projector = Annotated[Ladder | MLP | TransformerProjector | NoProjector, Field(discriminator="kind")]

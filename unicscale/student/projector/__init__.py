@@ -11,12 +11,13 @@ from unicscale.errors import RecipeError
 from unicscale.recipe import sections
 from unicscale.student.projector.ladder import Ladder
 from unicscale.student.projector.mlp import TopMLP
+from unicscale.student.projector.none import NoProjector
 from unicscale.student.projector.rung import Projector, Rung
 from unicscale.student.projector.transformer import TransformerProjector
 
 __all__ = ["Projector", "Rung", "build_projector", "dims_of", "refuse_idle_blocks"]
 
-KINDS = {"ladder": Ladder, "mlp": TopMLP, "transformer": TransformerProjector}
+KINDS = {"ladder": Ladder, "mlp": TopMLP, "transformer": TransformerProjector, "none": NoProjector}
 # of several linear layers in a row, the last one's rows are the teacher's width
 LINEAR = re.compile(
     r"projector\.rungs\.(?:\d+\.heads\.(?P<teacher>[^.]+)\.\w+\.fc(?P<number>\d+)|(?P<reader>[^.]+)\.fc)\.weight"
