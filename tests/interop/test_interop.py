@@ -65,7 +65,7 @@ def test_the_statistics_in_it_undo_the_standardisation() -> None:
 
 def test_a_loaded_model_is_frozen_takes_uint8_and_knows_its_sizes() -> None:
     model = load(OFFICIAL)
-    assert not model.training and not model.train().training
+    assert not model.training and not model.eval().training
     assert not any(p.requires_grad for p in model.parameters())
     assert (model.size, model.patch, model.width) == (56, 14, 128)
     features = model(torch.randint(0, 256, (1, 3, 28, 42), dtype=torch.uint8))

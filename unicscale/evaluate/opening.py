@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unicscale.errors import CheckpointError, RecipeError, UserError, nearest
+from unicscale.errors import CheckpointError, RecipeError, UserError
 from unicscale.evaluate.features.extract import sha_of
 from unicscale.evaluate.terms import Subject
+from unicscale.interop.sources import resolved
 
 if TYPE_CHECKING:
     import torch
@@ -61,31 +62,6 @@ def parted(model: str) -> tuple[str, str]:
     """`LABEL=MODEL`; a path with an equals sign in it is a path."""
     label, found, source = model.partition("=")
     return (label, source) if found and not Path(model).exists() else ("", model)
-
-
-def resolved(source: str) -> list[str]:
-    """`RUN@STAGE` means the checkpoints of that stage that the run has kept, the newest first; else it is a path."""
-    run, found, wanted = source.rpartition("@")
-    if not found or Path(source).exists() or not Path(run).is_dir():
-        return [source]
-    from unicscale import checkpoint
-
-    names = [stage.name for stage in checkpoint.glance(run).recipe.stages]
-    if wanted not in names:
-        raise RecipeError(
-            f"{source}: no stage of {run} is called '{wanted}'.{nearest(wanted, names)}\n  stages: {', '.join(names)}"
-        )
-    kept = []
-    for folder in checkpoint.committed(Path(run) / "checkpoints"):
-        with contextlib.suppress(CheckpointError):
-            if checkpoint.glance(folder).progress.stage == names.index(wanted):
-                kept.append(str(folder))
-    if not kept:
-        raise CheckpointError(
-            f"{source}: {run} holds no checkpoint of stage '{wanted}'.\n"
-            "  The end of every stage is kept for ever: this run has not reached it yet, or lost it."
-        )
-    return kept
 
 
 def with_teachers(models: list[str], given: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, dict[str, Any]]]:

@@ -1,50 +1,24 @@
-"""`load`: one name or path -> a frozen model in eval mode."""
+"""`load`: one name or path -> a model, frozen and in eval mode unless it is to train."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unicscale.contracts import Features, Seen
-from unicscale.errors import CheckpointError
-from unicscale.interop import native, unic
+from unicscale.errors import CheckpointError, RecipeError
+from unicscale.interop import foreign, native, unic
+from unicscale.interop.model import Model
 from unicscale.interop.opened import Opened
+from unicscale.interop.sources import frozen_section, resolved
+from unicscale.recipe.sections import TeacherSection
 from unicscale.student.model import Student
-from unicscale.teacher.frozen import open_teacher
+from unicscale.teacher.frozen import open_frozen
 
-
-class Model(nn.Module):
-    """A frozen student. uint8 images are normalised inside, floats are taken as normalised."""
-
-    def __init__(self, opened: Opened, *, projectors: bool) -> None:
-        super().__init__()
-        student = opened.student
-        self.student, self.size, self.projectors = student, opened.size, projectors
-        self.statistics = nn.ModuleDict({name: nn.ModuleList(pair) for name, pair in opened.statistics.items()})
-        self.width, self.patch = student.trunk.width, student.trunk.patch
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Model:
-        """It stays in eval mode."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Features | Seen:
-        """(B, 3, H, W) -> Features, or Seen where projectors were asked for; answers are still standardised."""
-        seen = self.student(images)
-        return seen if self.projectors else seen.features
-
-    def unstandardise(self, teacher: str, answer: Features) -> Features:
-        """An answer as the teacher's own tokens: for its classifier, its text tower, its heads."""
-        if teacher not in self.statistics:
-            raise CheckpointError(f"no statistics of '{teacher}' here, only of {sorted(self.statistics)}.")
-        summary, patches = self.statistics[teacher]  # type: ignore[misc]
-        return Features(summary.invert(answer.summary), patches.invert(answer.patches))
+__all__ = ["Model", "both", "load", "read"]
 
 
 def load(
@@ -52,33 +26,59 @@ def load(
     projectors: bool = False,
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    *,
+    trainable: bool = False,
 ) -> nn.Module:
-    """A run folder, checkpoint, export, our safetensors, an official UNIC file or `teacher:NAME`, ready to use."""
+    """A run folder, RUN@STAGE, checkpoint, export, weights file, `teacher:NAME`, `timm:ID` or `./file.py:Class`.
+
+    The model is frozen and in eval mode; `trainable=True` gives a student that trains in your own loop.
+    """
     name = str(source)
-    if name.startswith("teacher:"):
-        return open_teacher(name.removeprefix("teacher:"), weights, options)
-    opened = read(name)
-    if not projectors:
-        opened.student.projector = None
-    elif opened.student.projector is None:
+    if (frozen := frozen_section(name)) is not None:
+        if trainable:
+            raise RecipeError(f"{name}: a teacher is frozen; trainable=True is for students.")
+        teacher, section = frozen
+        said = {**section, **(options or {})} if weights is None else {**section, **(options or {}), "weights": weights}
+        return open_frozen(teacher, TeacherSection.model_validate({k: _plain(v) for k, v in said.items()}))
+    opened = read(name, projectors=projectors)
+    if projectors and opened.student.projector is None:
         raise CheckpointError(f"{name}: projectors=True, but there are no projectors in it, only the encoder.")
-    return Model(opened, projectors=projectors)
+    return Model(opened, projectors=projectors, trainable=trainable)
 
 
 def both(opened: Opened) -> tuple[Model, Model | None]:
     """The encoder alone and, where there are projectors, the whole student: two faces of one trunk."""
     student = opened.student
     whole = None if student.projector is None else Model(opened, projectors=True)
-    bare = Opened(Student(student.trunk), opened.size, opened.statistics)
+    bare = Opened(Student(student.trunk), opened.size, opened.statistics, None, opened.mean, opened.std)
     return Model(bare, projectors=False), whole
 
 
-def read(source: str | Path) -> Opened:
-    """A student from a run folder, a checkpoint, an export, a file of ours, or an official UNIC file."""
-    path = Path(source)
+def read(source: str | Path, *, projectors: bool = True) -> Opened:
+    """A student from a run folder, RUN@STAGE, a checkpoint, an export, a file of ours, or one that others wrote."""
+    *newer, last = resolved(str(source))
+    for path in newer:
+        with contextlib.suppress(CheckpointError):  # a damaged one: the one before it then
+            return _read(Path(path), projectors)
+    return _read(Path(last), projectors)
+
+
+def _read(path: Path, projectors: bool) -> Opened:
     if not path.exists():
         raise CheckpointError(
-            f"'{source}' is neither a file nor a folder here. A teacher is written 'teacher:NAME'; "
+            f"'{path}' is neither a file nor a folder here. A teacher is written 'teacher:NAME'; "
             "`unicscale teachers list` names them."
         )
-    return native.read(path) if path.is_dir() or path.suffix == ".safetensors" else unic.read(path)
+    if foreign.is_foreign(path):
+        opened = foreign.read(path)
+    elif path.is_dir() or path.suffix == ".safetensors":
+        opened = native.read(path, projectors=projectors)
+    else:
+        opened = unic.read(path)
+    if not projectors:
+        opened.student.projector = None
+    return opened
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

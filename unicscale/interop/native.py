@@ -1,20 +1,29 @@
-"""Our own: run folders, checkpoints, and one safetensors file whose metadata says how to rebuild the student."""
+"""Our own: run folders, checkpoints, and one safetensors file whose metadata says how to rebuild the student.
+
+Values go from the file straight into the student, a tensor at a time: a run of many ranks is read in the memory of one
+copy, and projectors that nobody asked for are never read.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unicscale.contracts import Features
+from unicscale.engine import Piece
 from unicscale.errors import CheckpointError
+from unicscale.interop.description import Description
 from unicscale.interop.opened import Opened, Statistics
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
@@ -24,27 +33,28 @@ from unicscale.student.trunk import build_trunk
 
 METADATA = "unicscale"
 STATISTICS = "statistics/"
+PROJECTOR = "projector."
 
 
-class Description(BaseModel):
-    """What the metadata of a safetensors file says of its student."""
+@dataclass(frozen=True)
+class Held:
+    """Tensors that lie on disk: their shapes are known, their values come when asked for."""
 
-    student: sections.Student
-    projector: sections.Projector | None = None
-    standardize: sections.Standardize = sections.Standardize()
+    shapes: dict[str, Tensor]  # on meta
+    fill: Callable[[Mapping[str, Tensor]], None]  # into these tensors, in place, whatever their precision
 
 
-def read(path: Path) -> Opened:
+def read(path: Path, *, projectors: bool = True) -> Opened:
     """A run folder, a checkpoint of it, a safetensors file, or an export's folder that holds one."""
     if path.is_dir():
         inner = path / "model.safetensors"
-        return _from_file(inner) if inner.is_file() else _from_run(path)
-    return _from_file(path)
+        return _from_file(inner, projectors) if inner.is_file() else _from_run(path, projectors)
+    return _from_file(path, projectors)
 
 
-def write(path: str | Path, opened: Opened, description: Description) -> None:
+def write(path: str | Path, opened: Opened, description: Description, *, half: bool = False) -> None:
     """One file: the student's weights, the statistics, and the description in the metadata."""
-    tensors = dict(opened.student.state_dict())
+    tensors = {name: t.half() if half else t for name, t in opened.student.state_dict().items()}
     for teacher, pair in opened.statistics.items():
         for kind, standardizer in zip(Features._fields, pair, strict=True):
             tensors |= {f"{STATISTICS}{teacher}/{kind}.{n}": t for n, t in standardizer.state_dict().items()}
@@ -52,23 +62,45 @@ def write(path: str | Path, opened: Opened, description: Description) -> None:
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, str(path), metadata)
 
 
-def _from_run(path: Path) -> Opened:
+def reason(problem: OSError | SafetensorError) -> str:
+    """What the system said of a file that could not be written."""
+    said = getattr(problem, "strerror", None) or str(problem).removeprefix("Error while serializing: I/O error: ")
+    return said.partition(" (os error")[0]
+
+
+def describes(path: Path) -> bool:
+    """Whether a safetensors file is one of ours."""
+    with _open(path) as file:
+        return METADATA in (file.metadata() or {})
+
+
+def _from_run(path: Path, projectors: bool) -> Opened:
     from unicscale import checkpoint
 
     found = checkpoint.locate(path)
+    entries = found.manifest.tensors
+    averaged = {name.removeprefix("ema/") for name in entries if name.startswith("ema/")}  # where the run keeps them
+    where = {name: ("ema/" if name in averaged else "weights/") + name for name in _below(entries, "weights/")}
+
+    def fill(targets: Mapping[str, Tensor]) -> None:
+        found.fill({where[n]: Piece(t.detach().view(-1), 0, tuple(t.shape)) for n, t in targets.items()})
+
     recipe = found.recipe
-    weights = found.tensors("weights") | found.tensors("ema")  # averaged weights, where the run keeps them
     description = Description(student=recipe.student, projector=recipe.projector, standardize=recipe.standardize)
-    return _rebuild(weights, found.tensors("statistics"), description, path)
+    shapes = {name: torch.empty(entries[place].shape, device="meta") for name, place in where.items()}
+    return _rebuild(Held(shapes, fill), found.tensors("statistics"), description, path, projectors)
 
 
-def _from_file(path: Path) -> Opened:
-    try:
-        with safe_open(str(path), "pt") as file:
-            said: Any = (file.metadata() or {}).get(METADATA)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as problem:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {problem}") from problem
+def _from_file(path: Path, projectors: bool) -> Opened:
+    with _open(path) as file:
+        names = set(file.keys())
+        said: Any = (file.metadata() or {}).get(METADATA)
+        shapes = {
+            name: torch.empty(file.get_slice(name).get_shape(), device="meta")
+            for name in sorted(names)
+            if not name.startswith(STATISTICS)
+        }
+        statistics = {name: file.get_tensor(STATISTICS + name) for name in _below(names, STATISTICS)}
     if said is None:
         raise CheckpointError(
             f"{path}: its metadata has no '{METADATA}', so nothing says which student this is. "
@@ -76,27 +108,66 @@ def _from_file(path: Path) -> Opened:
         )
     try:
         description = Description.model_validate(json.loads(said))
-    except (ValidationError, ValueError) as problem:
+    except (ValidationError, ValueError, RecursionError) as problem:
         raise CheckpointError(f"{path}: its metadata does not describe a student: {problem}") from problem
-    weights = {name: t for name, t in tensors.items() if not name.startswith(STATISTICS)}
-    statistics = {n.removeprefix(STATISTICS): t for n, t in tensors.items() if n.startswith(STATISTICS)}
-    return _rebuild(weights, statistics, description, path)
+
+    def fill(targets: Mapping[str, Tensor]) -> None:
+        with _open(path) as file:
+            for name, target in targets.items():
+                target.copy_(file.get_tensor(name))
+
+    return _rebuild(Held(shapes, fill), statistics, description, path, projectors)
 
 
-def _rebuild(weights: dict[str, Tensor], statistics: dict[str, Tensor], description: Description, path: Path) -> Opened:
+@contextmanager
+def _open(path: Path) -> Any:
+    try:
+        with safe_open(str(path), "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as problem:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {problem}") from problem
+
+
+def _below(names: Iterable[str], prefix: str) -> list[str]:
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _rebuild(
+    held: Held, statistics: Mapping[str, Tensor], description: Description, path: Path, projectors: bool
+) -> Opened:
     """Sizes of tables come from the tensors: a run may have changed its resolution since it began."""
-    size = _size(weights, description.student)
-    dims = dims_of(weights)
+    shapes = {name: t for name, t in held.shapes.items() if projectors or not name.startswith(PROJECTOR)}
+    _refuse_another_depth(shapes, description.student, path)
+    size = _size(shapes, description.student)
+    dims = dims_of(shapes)
     if description.projector is None or not dims:
         student = Student(build_trunk(description.student, size))
     else:
         student = build_student(description.student, description.projector, dims, size)
+    _match(shapes, student, path)
     student.to_empty(device="cpu")
-    try:
-        student.load_state_dict({name: t.float() for name, t in weights.items()})
-    except RuntimeError as problem:
-        raise CheckpointError(f"{path}: its weights do not fit the student it describes: {problem}") from problem
-    return Opened(student, size, _statistics(statistics, description.standardize, dims))
+    with torch.no_grad():
+        held.fill(student.state_dict())
+    kept = description if student.projector is not None else description.model_copy(update={"projector": None})
+    return Opened(student, size, _statistics(statistics, description.standardize, dims_of(held.shapes)), kept)
+
+
+def _match(shapes: Mapping[str, Tensor], student: Student, path: Path) -> None:
+    """Before any memory is asked for: what a file says of itself may be wrong by any factor."""
+    wanted = {name: tuple(t.shape) for name, t in student.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in shapes.items()}
+    wrong = [f"{name} is missing" for name in wanted if name not in found]
+    wrong += [f"{name} has no place" for name in found if name not in wanted]
+    wrong += [f"{n} is {found[n]} instead of {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
+    if wrong:
+        more = f" and {len(wrong) - 4} more" if wrong[4:] else ""
+        raise CheckpointError(f"{path}: its weights do not fit the student it describes: {', '.join(wrong[:4])}{more}")
+
+
+def _refuse_another_depth(shapes: Mapping[str, Tensor], section: sections.Student, path: Path) -> None:
+    blocks = {name.split(".")[2] for name in shapes if name.startswith("trunk.blocks.")}
+    if section.known_depth is not None and section.known_depth != len(blocks):
+        raise CheckpointError(f"{path}: it describes {section.known_depth} blocks and holds {len(blocks)}.")
 
 
 def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD
+from unicscale.interop.description import Description
 from unicscale.objective.standardize import Standardizer
 from unicscale.student.model import Student
 
 Statistics = dict[str, tuple[Standardizer, Standardizer]]  # per teacher: of its summary, of its patches
+Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -17,3 +20,6 @@ class Opened:
     student: Student
     size: int  # pixels that its positions are for
     statistics: Statistics = field(default_factory=dict)
+    description: Description | None = None  # None: no recipe says this student, so no file of ours holds it
+    mean: Colour = IMAGENET_MEAN
+    std: Colour = IMAGENET_STD

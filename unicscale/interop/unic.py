@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.errors import CheckpointError
+from unicscale.interop.description import Description
+from unicscale.interop.measured import trunk_of, without_first_position
 from unicscale.interop.opened import Opened
 from unicscale.objective.standardize import Standardizer
 from unicscale.recipe import sections
 from unicscale.student.model import Student
 from unicscale.student.projector.ladder import Ladder
-from unicscale.student.trunk import build_trunk
 from unicscale.teacher.weights import read as read_safely
 
 BLOCK = re.compile(r"blocks\.(?:\d+\.)?(\d+)\.(.+)")  # with or without the number of a chunk
 HEAD = re.compile(r"(?:.*\.)?heads\.([^.]+)\.(cls|patch)\.(\d+)\.layers\.(\d+)\.(weight|bias)")
-HEAD_WIDTH = 64  # per attention head, in every released model
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")  # of DistributedDataParallel and torch.compile
 
 
 def read(path: str | Path) -> Opened:
@@ -31,23 +31,23 @@ def read(path: str | Path) -> Opened:
     content = read_safely(path, CheckpointError)
     state = state_of(content, path)
     try:
-        student, size = _student(state)
+        student, size, description = _student(state)
     except (KeyError, RuntimeError, StopIteration) as problem:
         raise CheckpointError(f"{path}: this is not a UNIC checkpoint as released: {problem}") from problem
     try:
         held = {name: _statistics(kinds) for name, kinds in (content.get("teacher_ft_stats") or {}).items()}
     except (KeyError, AttributeError, TypeError) as problem:
         raise CheckpointError(f"{path}: 'teacher_ft_stats' is not as released: no {problem}") from problem
-    return Opened(student, size, held)
+    return Opened(student, size, held, description)
 
 
 def state_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The student's tensors under the authors' names, without `module.` and the like."""
+    """The student's tensors under the authors' names, without what wrappers put before them."""
     for key in ("model", "state_dict", "student"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    state = {WRAPPERS.sub("", k): v for k, v in content.items() if isinstance(v, Tensor)}
     if "pos_embed" in state:  # the encoder alone
         state = {f"encoder.{k}": v for k, v in state.items()}
     if "encoder.pos_embed" not in state:
@@ -92,36 +92,15 @@ def _structure(state: Mapping[str, Tensor]) -> dict[tuple[str, str, str], dict[i
     return found
 
 
-def _student(state: dict[str, Tensor]) -> tuple[Student, int]:
+def _student(state: dict[str, Tensor]) -> tuple[Student, int, Description]:
     weights = rename(state)
-    width, _, patch, _ = weights["trunk.patch_embed.proj.weight"].shape
-    registers = weights["trunk.reg_token"].shape[1] if "trunk.reg_token" in weights else 0
-    if registers:  # their positions are for patches only, as in timm; CLS takes its own along
-        first, weights["trunk.pos_embed"] = weights["trunk.pos_embed"].split(
-            [1, weights["trunk.pos_embed"].shape[1] - 1], dim=1
-        )
-        weights["trunk.cls_token"] = weights["trunk.cls_token"] + first
-    grid = math.isqrt(weights["trunk.pos_embed"].shape[1])
-    depth = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("trunk.blocks."))
-    options = {
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": max(width // HEAD_WIDTH, 1),
-        "mlp_ratio": len(weights["trunk.blocks.0.mlp.fc1.weight"]) / width,
-        "qkv_bias": "trunk.blocks.0.attn.qkv.bias" in weights,
-    }
-    section = sections.Student(
-        patch=patch,
-        drop_path=0.0,
-        registers=registers,
-        layer_scale=float("trunk.blocks.0.ls1.gamma" in weights),
-        options=options,
-    )
-    trunk = build_trunk(section, grid * patch)
+    if "encoder.register_tokens" in state:
+        without_first_position(weights)
+    trunk, section, size = trunk_of(weights)
     projector = _ladder(weights, _structure(state), trunk.width, trunk.depth, trunk.prefix)
     student = Student(trunk, projector).to_empty(device="cpu")
     student.load_state_dict(weights)
-    return student, grid * patch
+    return student, size, Description(student=section, projector=_ladder_section(projector))
 
 
 def _ladder(
@@ -153,6 +132,24 @@ def _ladder(
     if section.mid_norm and position["norm1"] > position["fc1"] + 1:
         _norm_after_gelu(ladder)
     return ladder
+
+
+def _ladder_section(ladder: Ladder | None) -> sections.Ladder | None:
+    """The ladder as a recipe would ask for it; None where no recipe can: other widths per block, norms behind GELU."""
+    if ladder is None:
+        return None
+    heads = [next(iter(rung.get_submodule("heads").children())).get_submodule("cls") for rung in ladder.rungs.values()]
+    order = [name for name, _ in heads[-1].named_children()]
+    hidden = {len(head.get_parameter("fc1.weight")) for head in heads[:-1]}
+    if len(hidden) > 1 or ("norm1" in order and order.index("norm1") > order.index("act1")):
+        return None
+    return sections.Ladder(
+        blocks=ladder.blocks,
+        hidden=next(iter(hidden), None),
+        last_hidden=len(heads[-1].get_parameter("fc1.weight")),
+        pre_norm="norm" in order,
+        mid_norm="norm1" in order,
+    )
 
 
 def _norm_after_gelu(ladder: Ladder) -> None:

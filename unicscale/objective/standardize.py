@@ -26,7 +26,7 @@ class Standardizer(nn.Module):
         self.register_buffer("running_deviation", torch.ones(dim))
         self._seen: Moments | None = None  # of this step, this rank
         self._arriving: Callable[[], None] | None = None  # other ranks' moments of the last step
-        self.register_state_dict_pre_hook(lambda *_: self.settle())
+        self.register_state_dict_pre_hook(_settle)
 
     @property
     def mean(self) -> Tensor:
@@ -83,6 +83,11 @@ class Standardizer(nn.Module):
         good = torch.isfinite(batch.mean).all() & torch.isfinite(deviation).all() & (batch.count > 1)
         for old, new in ((self.running_mean, batch.mean), (self.running_deviation, deviation)):
             old.copy_(torch.where(good, (1 - momentum) * old.double() + momentum * new, old.double()))
+
+
+def _settle(standardizer: Standardizer, *_: object) -> None:
+    """Of whichever copy is asked: a hook that closed over one of them could be neither pickled nor copied."""
+    standardizer.settle()
 
 
 class Unchanged(Standardizer):

@@ -1,0 +1,15 @@
+"""A student in the words of a recipe: what a file of ours says of itself."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from unicscale.recipe import sections
+
+
+class Description(BaseModel):
+    """What the metadata of a safetensors file says of its student."""
+
+    student: sections.Student
+    projector: sections.Projector | None = None
+    standardize: sections.Standardize = sections.Standardize()

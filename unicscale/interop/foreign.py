@@ -1,0 +1,128 @@
+"""Plain ViTs that others wrote: folders of timm and transformers, bare weights under timm's or DINOv2's names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD
+from unicscale.errors import CheckpointError
+from unicscale.interop import hf_names, native
+from unicscale.interop.description import Description
+from unicscale.interop.measured import trunk_of, without_first_position
+from unicscale.interop.opened import Colour, Opened
+from unicscale.student.model import Student
+from unicscale.teacher.weights import read as read_safely
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+DINOV2 = (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."), ("register_tokens", "reg_token"))
+
+
+def is_foreign(path: Path) -> bool:
+    """A folder with somebody's config.json, or a safetensors file without our metadata that holds a ViT."""
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / "manifest.json").is_file()
+    if path.suffix != ".safetensors" or native.describes(path):
+        return False
+    return "pos_embed" in read_safely(path, CheckpointError)
+
+
+def read(path: Path) -> Opened:
+    """The encoder; its sizes are read off the tensors, its number of heads off the config where there is one."""
+    if not path.is_dir():
+        return _opened(path, _timm_names(read_safely(path, CheckpointError)), None, IMAGENET_MEAN, IMAGENET_STD)
+    config = _json(path / "config.json")
+    file = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    if file is None:
+        raise CheckpointError(f"{path}: there is a config.json, but neither {' nor '.join(WEIGHTS)}.")
+    state = read_safely(file, CheckpointError)
+    read_config = _timm if "architecture" in config else _transformers
+    try:
+        weights, heads, mean, std = read_config(path, config, state)
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        raise CheckpointError(f"{path / 'config.json'}: not a config of a plain ViT: {problem!r}") from problem
+    return _opened(path, weights, heads, mean, std)
+
+
+Said = tuple[dict[str, Tensor], int | None, Colour, Colour]
+
+
+def _timm(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Said:
+    import timm
+
+    said = config.get("pretrained_cfg") or config
+    known = timm.create_model  # the architecture's own number of heads, where the config does not change it
+    arguments = config.get("model_args") or {}
+    heads = arguments.get("num_heads")
+    if heads is None:
+        heads = _heads_of(known, str(config["architecture"]))
+    return _timm_names(state), heads, _colour(said.get("mean"), IMAGENET_MEAN), _colour(said.get("std"), IMAGENET_STD)
+
+
+def _heads_of(create: Callable[..., Any], architecture: str) -> int | None:
+    import torch
+
+    with torch.device("meta"):
+        try:
+            model = create(architecture, pretrained=False)
+            return int(model.blocks[0].attn.num_heads)
+        except (RuntimeError, AttributeError, TypeError, IndexError):
+            return None
+
+
+def _transformers(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Said:
+    if config.get("model_type") not in hf_names.MODELS:
+        raise CheckpointError(
+            f"{path}: '{config.get('model_type')}' is no plain ViT that a student can be "
+            f"({', '.join(hf_names.MODELS)}).\n  As a teacher it may serve: `plugin: hf, config: {path}`."
+        )
+    pixels = path / "preprocessor_config.json"
+    said = _json(pixels) if pixels.is_file() else {}
+    weights = hf_names.to_timm({name: t for name, t in state.items() if isinstance(t, Tensor)})
+    mean, std = _colour(said.get("image_mean"), IMAGENET_MEAN), _colour(said.get("image_std"), IMAGENET_STD)
+    return _timm_names(weights), int(config["num_attention_heads"]), mean, std
+
+
+def _timm_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """`trunk.*`; without mask token and classifier; what DINOv2 names or places otherwise is mended."""
+    weights = {}
+    for name, tensor in state.items():
+        ours = name
+        for theirs, mine in DINOV2:
+            ours = ours.replace(theirs, mine)
+        if isinstance(tensor, Tensor) and ours != "mask_token" and not ours.startswith(("head.", "fc_norm.")):
+            weights[f"trunk.{ours}"] = tensor
+    if "register_tokens" in state:
+        without_first_position(weights)
+    return weights
+
+
+def _opened(path: Path, weights: dict[str, Tensor], heads: int | None, mean: Colour, std: Colour) -> Opened:
+    try:
+        trunk, section, size = trunk_of(weights, heads)
+        student = Student(trunk).to_empty(device="cpu")
+        student.load_state_dict({name: t.float() for name, t in weights.items()})
+    except (KeyError, RuntimeError, ValueError) as problem:
+        raise CheckpointError(f"{path}: these are not the weights of a plain ViT: {problem}") from problem
+    return Opened(student, size, {}, Description(student=section), mean, std)
+
+
+def _colour(said: Any, otherwise: Colour) -> Colour:
+    if said is None:
+        return otherwise
+    red, green, blue = (float(value) for value in said)
+    return red, green, blue
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise CheckpointError(f"{path}: cannot be read: {problem}") from None
+    if not isinstance(said, dict):
+        raise CheckpointError(f"{path}: holds no mapping.")
+    return said

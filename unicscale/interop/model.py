@@ -1,0 +1,134 @@
+"""A student as its users hold it: pixels in, tokens out; frozen unless it was loaded to train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
+
+from unicscale.contracts import Features, Seen, normalise
+from unicscale.data.once import whole
+from unicscale.data.sets import decode
+from unicscale.errors import CheckpointError, DataError, RecipeError
+from unicscale.interop import native
+from unicscale.interop.opened import Opened, Statistics
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture = Union[Tensor, "Image", str, Path]
+FROZEN = (
+    "this model is frozen: nothing in it would learn.\n"
+    "  `unicscale.load(PATH, trainable=True)` gives one that trains. To train only what stands behind a frozen one, "
+    "keep it outside the module whose train() you call."
+)
+
+
+class Model(nn.Module):
+    """A student. uint8 pixels are normalised inside, floats are taken as normalised; pictures are cut to its size."""
+
+    def __init__(self, opened: Opened, *, projectors: bool, trainable: bool = False) -> None:
+        super().__init__()
+        student = opened.student
+        self.student, self.size, self.projectors, self.trainable = student, opened.size, projectors, trainable
+        self.statistics = nn.ModuleDict({name: nn.ModuleList(pair) for name, pair in opened.statistics.items()})
+        self.width, self.patch = student.trunk.width, student.trunk.patch
+        self.mean, self.std, self.description = opened.mean, opened.std, opened.description
+        if trainable:
+            _draw_by_torch(student.trunk)
+        student.requires_grad_(trainable)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Model:
+        """As every module, where it was loaded to train; a frozen one refuses, and never trains in silence."""
+        if mode and not self.trainable:
+            raise RecipeError(FROZEN)
+        return super().train(mode)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Model:
+        """As every module, where it was loaded to train."""
+        if requires_grad and not self.trainable:
+            raise RecipeError(FROZEN)
+        return super().requires_grad_(requires_grad)
+
+    def forward(self, images: Picture | Sequence[Picture]) -> Features | Seen:
+        """(B, 3, H, W), one (3, H, W), a PIL image, a path, or a list of these -> Features, or Seen with projectors.
+
+        Answers are still standardised.
+        """
+        batch = self._batch(images)
+        if not batch.is_floating_point():
+            batch = normalise(batch, self.mean, self.std)
+        if not self.trainable and any(p.requires_grad for p in self.student.parameters()):
+            raise RecipeError(FROZEN)  # a parent's requires_grad_ asks none of its children
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            seen = self.student(batch)
+        return seen if self.projectors else seen.features
+
+    def transform(self, picture: Image) -> Tensor:
+        """A PIL image as evaluation sees it: the centre of it at the model's size, (3, S, S) normalised floats."""
+        pixels = torch.from_numpy(whole(np.asarray(decode.to_rgb(picture)), self.size, True).copy())
+        return normalise(pixels.permute(2, 0, 1), self.mean, self.std)
+
+    def unstandardise(self, teacher: str, answer: Features) -> Features:
+        """An answer as the teacher's own tokens: for its classifier, its text tower, its heads."""
+        if teacher not in self.statistics:
+            raise CheckpointError(f"no statistics of '{teacher}' here, only of {sorted(self.statistics)}.")
+        summary, patches = self.statistics[teacher]  # type: ignore[misc]
+        return Features(summary.invert(answer.summary), patches.invert(answer.patches))
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file that `load` reads back: the weights, the statistics, and what they are."""
+        description = self.description
+        if description is None or (self.student.projector is not None and description.projector is None):
+            what = "this student" if description is None else "these projectors: load it without them"
+            raise CheckpointError(f"{path}: no recipe can say {what}, so no file of ours can hold it.")
+        statistics: Statistics = {name: (pair[0], pair[1]) for name, pair in self.statistics.items()}  # type: ignore
+        opened = Opened(self.student, self.size, statistics, description, self.mean, self.std)
+        part = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.part")
+        try:
+            native.write(part, opened, description)
+            os.replace(part, path)
+        except (OSError, SafetensorError) as problem:
+            raise CheckpointError(f"{path} cannot be written: {native.reason(problem)}.") from None
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _batch(self, images: Picture | Sequence[Picture]) -> Tensor:
+        if isinstance(images, Tensor):
+            if images.dim() not in (3, 4) or images.shape[-3] != 3:
+                raise DataError(
+                    f"images are (B, 3, H, W) or one (3, H, W): uint8, or floats that are normalised; "
+                    f"this is {tuple(images.shape)}."
+                )
+            return images if images.dim() == 4 else images[None]
+        pictures = [images] if isinstance(images, str | Path) or not isinstance(images, Sequence) else images
+        device = next(self.student.parameters()).device
+        return torch.stack([self._one(picture) for picture in pictures]).to(device)
+
+    def _one(self, picture: Picture) -> Tensor:
+        if isinstance(picture, Tensor):
+            return picture if picture.is_floating_point() else normalise(picture, self.mean, self.std)
+        if not isinstance(picture, str | Path):
+            return self.transform(picture)
+        from PIL import Image
+
+        try:
+            return self.transform(Image.fromarray(decode.decode(decode.read_bytes(str(picture)))))
+        except decode.Undecodable as problem:
+            raise DataError(f"{picture}: {problem}") from None
+
+
+def _draw_by_torch(trunk: nn.Module) -> None:
+    """Runs key what they drop by sample and step; in somebody's own loop there is only torch's generator."""
+    for number, block in enumerate(trunk.get_submodule("blocks").children()):
+        rate = number * float(trunk.drop_path_step)  # type: ignore[arg-type]
+        for name in ("drop_path1", "drop_path2"):
+            setattr(block, name, DropPath(rate) if rate else nn.Identity())
