@@ -43,6 +43,12 @@ class TeacherError(UserError):
     exit_code = 4
 
 
+class TeacherFailed(TeacherError):
+    """What a teacher did, or answered, when one rank asked it."""
+
+    of_one_rank = True
+
+
 class CheckpointError(UserError):
     """A checkpoint or the run folder."""
 

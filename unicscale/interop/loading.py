@@ -24,7 +24,10 @@ class Model(nn.Module):
         super().__init__()
         student = opened.student
         self.student, self.size, self.projectors = student, opened.size, projectors
-        self.statistics = nn.ModuleDict({name: nn.ModuleList(pair) for name, pair in opened.statistics.items()})
+        kinds = {n: zip("01", pair, strict=True) for n, pair in opened.statistics.items()}  # of summary, of patches
+        self.statistics = nn.ModuleDict(
+            {n: nn.ModuleDict({kind: s for kind, s in pair if s is not None}) for n, pair in kinds.items()}
+        )
         self.width, self.patch = student.trunk.width, student.trunk.patch
         self.requires_grad_(False)
         self.eval()
@@ -43,8 +46,14 @@ class Model(nn.Module):
         """An answer as the teacher's own tokens: for its classifier, its text tower, its heads."""
         if teacher not in self.statistics:
             raise CheckpointError(f"no statistics of '{teacher}' here, only of {sorted(self.statistics)}.")
-        summary, patches = self.statistics[teacher]  # type: ignore[misc]
-        return Features(summary.invert(answer.summary), patches.invert(answer.patches))
+        held: Any = self.statistics[teacher]
+        kinds = zip("01", answer, strict=True)
+        return Features(*(None if t is None or kind not in held else held[kind].invert(t) for kind, t in kinds))
+
+    def answers_summary(self, teacher: str) -> bool:
+        """Whether a guess of this teacher's summary can be had: some teach patches only."""
+        held: Any = self.statistics[teacher]
+        return "0" in held
 
 
 def load(

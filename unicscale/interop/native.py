@@ -13,13 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, Widths
 from unicscale.errors import CheckpointError
 from unicscale.interop.opened import Opened, Statistics
+from unicscale.objective.standardize import Standardizer
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
 from unicscale.student.model import Student, build_student
-from unicscale.student.projector import dims_of
+from unicscale.student.projector import widths_of
 from unicscale.student.trunk import build_trunk
 
 METADATA = "unicscale"
@@ -32,6 +33,7 @@ class Description(BaseModel):
     student: sections.Student
     projector: sections.Projector | None = None
     standardize: sections.Standardize = sections.Standardize()
+    widths: dict[str, Widths] | None = None  # of the tokens it answers; None in older files, whose parameters tell
 
 
 def read(path: Path) -> Opened:
@@ -47,7 +49,11 @@ def write(path: str | Path, opened: Opened, description: Description) -> None:
     tensors = dict(opened.student.state_dict())
     for teacher, pair in opened.statistics.items():
         for kind, standardizer in zip(Features._fields, pair, strict=True):
-            tensors |= {f"{STATISTICS}{teacher}/{kind}.{n}": t for n, t in standardizer.state_dict().items()}
+            held = {} if standardizer is None else standardizer.state_dict()
+            tensors |= {f"{STATISTICS}{teacher}/{kind}.{n}": t for n, t in held.items()}
+    if description.widths is None and opened.statistics:
+        widths = {name: Widths(*(s and s.dim for s in pair)) for name, pair in opened.statistics.items()}
+        description = description.model_copy(update={"widths": widths})
     metadata = {METADATA: description.model_dump_json(), "format": "pt"}
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, str(path), metadata)
 
@@ -58,8 +64,20 @@ def _from_run(path: Path) -> Opened:
     found = checkpoint.locate(path)
     recipe = found.recipe
     weights = found.tensors("weights") | found.tensors("ema")  # averaged weights, where the run keeps them
-    description = Description(student=recipe.student, projector=recipe.projector, standardize=recipe.standardize)
-    return _rebuild(weights, found.tensors("statistics"), description, path)
+    statistics = found.tensors("statistics")
+    description = Description(
+        student=recipe.student,
+        projector=recipe.projector,
+        standardize=recipe.standardize,
+        widths={name: _widths(statistics, name) for name in recipe.teachers},
+    )
+    return _rebuild(weights, statistics, description, path)
+
+
+def _widths(statistics: Mapping[str, Tensor], teacher: str) -> Widths:
+    """Every run keeps a mean of each kind of token that it matches."""
+    means = (statistics.get(f"{teacher}/{kind}.running_mean") for kind in Features._fields)
+    return Widths(*(None if mean is None else len(mean) for mean in means))
 
 
 def _from_file(path: Path) -> Opened:
@@ -86,8 +104,8 @@ def _from_file(path: Path) -> Opened:
 def _rebuild(weights: dict[str, Tensor], statistics: dict[str, Tensor], description: Description, path: Path) -> Opened:
     """Sizes of tables come from the tensors: a run may have changed its resolution since it began."""
     size = _size(weights, description.student)
-    dims = dims_of(weights)
-    if description.projector is None or not dims:
+    dims = widths_of(weights) if description.widths is None else description.widths
+    if description.projector is None or not any(name.startswith("projector.") for name in weights):
         student = Student(build_trunk(description.student, size))
     else:
         student = build_student(description.student, description.projector, dims, size)
@@ -106,17 +124,20 @@ def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:
     return math.isqrt(weights["trunk.pos_embed"].shape[1] - others) * patch
 
 
-def _statistics(tensors: Mapping[str, Tensor], section: sections.Standardize, dims: Mapping[str, int]) -> Statistics:
+def _statistics(
+    tensors: Mapping[str, Tensor], section: sections.Standardize, widths: Mapping[str, Widths]
+) -> Statistics:
     read: Statistics = {}
-    for teacher, dim in dims.items():
-        pair = []
-        for kind in Features._fields:
+    for teacher, wide in widths.items():
+        pair: list[Standardizer | None] = []
+        for kind, width in zip(Features._fields, wide, strict=True):
             prefix = f"{teacher}/{kind}."
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            if state:
-                standardizer = empty_standardizer(section, dim)
+            state.pop("running_dispersion", None)  # of angles, which nobody measures any more
+            standardizer = empty_standardizer(section, width, kind) if state and width is not None else None
+            if standardizer is not None:
                 standardizer.load_state_dict(state)
-                pair.append(standardizer)
-        if len(pair) == len(Features._fields):
+            pair.append(standardizer)
+        if any(s is not None for s in pair):
             read[teacher] = (pair[0], pair[1])
     return read

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from unicscale.objective.standardize import Standardizer
 from unicscale.student.model import Student
 
-Statistics = dict[str, tuple[Standardizer, Standardizer]]  # per teacher: of its summary, of its patches
+# per teacher: of its summary, of its patches; None for a kind that it does not have
+Statistics = dict[str, tuple[Standardizer | None, Standardizer | None]]
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,13 @@ from unicscale.recipe.sections.objective import (
     ManualWeights,
     NoBalance,
     OwnData,
+    OwnLoss,
     RandomTeacher,
     Standardize,
+    SummaryTerms,
     TeacherDropping,
+    Terms,
+    TokenWeights,
 )
 from unicscale.recipe.sections.recipe import Recipe
 from unicscale.recipe.sections.stages import LearningRate, Stage
@@ -53,6 +57,7 @@ __all__ = [
     "NonNegative",
     "Offload",
     "OwnData",
+    "OwnLoss",
     "Positive",
     "Projector",
     "RandomTeacher",
@@ -63,8 +68,11 @@ __all__ = [
     "Stage",
     "Standardize",
     "Student",
+    "SummaryTerms",
     "TeacherDropping",
     "TeacherSection",
+    "Terms",
+    "TokenWeights",
     "Track",
     "TransformerProjector",
     "Unit",
