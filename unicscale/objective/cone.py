@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unicscale.contracts import Moments
 from unicscale.objective.standardize import Standardizer
-from unicscale.objective.terms import CLOSEST, precise
+from unicscale.objective.terms import angles, precise
 
 
 class Cone(Standardizer):
@@ -36,10 +35,10 @@ class Cone(Standardizer):
 
     def _moments(self, x: Tensor) -> Moments:
         """The last channel is the squared angle, so that it travels and merges with the rest."""
-        # while no direction is known there is none to measure against: the angle of what has no length is left at 0
-        angle = F.cosine_similarity(x, self.mean, dim=-1).clamp(-CLOSEST, CLOSEST).arccos()
+        # while no direction is known there is none to measure against
         known = self.mean.square().sum() > 0
-        return super()._moments(torch.cat([x, torch.where(known, angle.square(), 0.0)[:, None]], dim=1))
+        squared = torch.where(known, angles(x, self.mean.expand_as(x)).square(), 0.0).to(x.dtype)
+        return super()._moments(torch.cat([x, squared[:, None]], dim=1))
 
     @torch.no_grad()
     def _move(self, batch: Moments, momentum: float) -> None:

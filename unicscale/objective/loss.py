@@ -49,8 +49,8 @@ def distil(
     `summary` and `patches` weigh the kinds of distance (without them: `cosine` and `smooth_l1`), `own` says it for one
     teacher, `weights` weighs a teacher's tokens: {"sam": {"patches": 2}}. `spread` is what `angle` is measured against.
     """
-    check_pairs(answers, targets, any_grid=grid == "larger")
     balance, errors = _balance(balance, p), {}
+    check_pairs(answers, targets, any_grid=grid == "larger", per_token=balance.per_token)
     for name, target in targets.items():
         answer = answers[name]
         if grid == "larger" and answer.patches is not None and target.patches is not None:

@@ -9,8 +9,14 @@ from unicscale.errors import RecipeError
 from unicscale.objective.phi_s import hadamard
 from unicscale.recipe import sections
 
+_TOKEN_BY_TOKEN = (
+    "'loss.balance.per: patch' compares teachers token by token, and '{name}' has no {kind}. Use per: image."
+)
 
-def check_pairs(answers: dict[str, Features], targets: dict[str, Features], *, any_grid: bool = False) -> None:
+
+def check_pairs(
+    answers: dict[str, Features], targets: dict[str, Features], *, any_grid: bool = False, per_token: bool = False
+) -> None:
     """Refuse answers and targets that do not fit, by teacher and by what does not fit."""
     if answers.keys() != targets.keys():
         odd = sorted(answers.keys() ^ targets.keys())[0]
@@ -22,6 +28,8 @@ def check_pairs(answers: dict[str, Features], targets: dict[str, Features], *, a
             raise RecipeError(f"teachers.{name}: it gives neither a summary nor patches.")
         for kind, guess, truth in zip(Features._fields, answer, target, strict=True):
             if guess is None and truth is None:
+                if per_token:
+                    raise RecipeError(_TOKEN_BY_TOKEN.format(name=name, kind=kind))
                 continue
             if guess is None or truth is None:
                 has, lacks = ("projector answers", "teacher gives none") if truth is None else (
@@ -55,10 +63,7 @@ def refuse_unfit(
         section, has = teachers[name], wide._asdict()
         lacks = [kind for kind, width in has.items() if width is None]
         if lacks and isinstance(balance, sections.TeacherDropping) and balance.per == "patch":
-            raise RecipeError(
-                f"'loss.balance.per: patch' compares teachers token by token, and '{name}' has no {lacks[0]}. "
-                "Use per: image."
-            )
+            raise RecipeError(_TOKEN_BY_TOKEN.format(name=name, kind=lacks[0]))
         for kind in lacks:
             if section.loss is not None and getattr(section.loss, kind) is not None:
                 raise RecipeError(f"'teachers.{name}.loss.{kind}': this teacher has no {kind} to answer.")

@@ -47,10 +47,16 @@ def balanced_angle(answer: Tensor, target: Tensor, spread: Tensor | None) -> Ten
     """
     if spread is None:
         raise RecipeError("loss: angle needs the teacher's dispersion: pass spread={teacher: ...}.")
-    cosine = F.cosine_similarity(answer, target, dim=-1)
-    angle = cosine.clamp(-CLOSEST, CLOSEST).arccos()
+    angle = angles(answer, target)
     known = spread > 0
-    return torch.where(known, angle.square() / torch.where(known, spread, 1.0), 1 - cosine)
+    balanced = angle.square() / torch.where(known, spread, 1.0)
+    return torch.where(known, balanced, 1 - F.cosine_similarity(answer, target, dim=-1)).to(answer.dtype)
+
+
+def angles(one: Tensor, other: Tensor) -> Tensor:
+    """Between vectors (..., D), in fp64: an arccos near 1 loses half of the digits."""
+    cosine = F.cosine_similarity(one.double(), other.double(), dim=-1)
+    return cosine.clamp(-CLOSEST, CLOSEST).arccos()
 
 
 def precise(tokens: Tensor) -> Tensor:
