@@ -73,7 +73,7 @@ def flops(name: str) -> list[list[Any]]:
     """One image of every stage: by formula, and by torch's counter on meta."""
     recipe = load(ROOT / "recipes" / f"{name}.yaml", unset="keep")
     rows, shapes = [], Shapes.of(recipe)
-    dims = {teacher: one.spec.dim for teacher, one in shapes.teachers.items()}
+    dims = {teacher: one.widths for teacher, one in shapes.teachers.items()}
     for stage in costs(recipe, 8, 80.0).stages:
         student = build_student(recipe.student, recipe.projector, dims, stage.size).eval()  # no path is dropped
         with FlopCounterMode(display=False) as counter:
@@ -99,7 +99,7 @@ def held(world: World) -> list[list[Any]]:
     found = []
     for kind in ("fsdp2", "zero3"):
         recipe = Recipe.model_validate(MEDIUM | {"engine": {"kind": kind, "dtype": "bf16", "device": "cpu"}})
-        student = build_student(recipe.student, recipe.projector, Teachers.dims_of(recipe.teachers), 224)
+        student = build_student(recipe.student, recipe.projector, Teachers.widths_of(recipe.teachers), 224)
         engine = build_engine(recipe.engine, student, seed=0, world=world, micro_batches=1, size=224)
         teachers = Teachers.build(
             recipe.teachers, recipe.standardize,

@@ -16,6 +16,7 @@ from unicscale.data.loader import Loader, open_loader
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.interop import loading as interop
 from unicscale.objective.balance import Balance, build_balance
+from unicscale.objective.pairs import refuse_unfit
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, PlannedStage
@@ -62,8 +63,9 @@ def sample_numbers(batch: Batch) -> Tensor:
 
 def survey(recipe: Recipe, world: World) -> Loader:
     """Everything that can be refused without a model is refused here, before the run folder is touched."""
-    dims = Teachers.dims_of(recipe.teachers)
-    trunk = build_student(recipe.student, recipe.projector, dims, recipe.stages[0].size_list[0]).trunk
+    widths = Teachers.widths_of(recipe.teachers)
+    refuse_unfit(recipe.loss, recipe.standardize, recipe.teachers, widths)
+    trunk = build_student(recipe.student, recipe.projector, widths, recipe.stages[0].size_list[0]).trunk
     sizes = sorted({size for stage in recipe.stages for size in stage.size_list})
     for size in sizes:
         check_size(size, trunk.patch)
@@ -89,13 +91,14 @@ def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Pa
         evaluate=recipe.evaluate,
     )
     size = max(plan.stages[progress.stage].sizes)  # the stage that the checkpoint was in, not the one it leads to
-    student = build_student(recipe.student, recipe.projector, Teachers.dims_of(recipe.teachers), size)
+    student = build_student(recipe.student, recipe.projector, Teachers.widths_of(recipe.teachers), size)
     engine = build_engine(
         recipe.engine, student, seed=recipe.seed, world=world, micro_batches=loader.micro_batches, size=size
     )
     teachers = Teachers.build(
         recipe.teachers,
         recipe.standardize,
+        loss=recipe.loss,
         student_patch=student.trunk.patch,
         engine=engine,
         engine_section=recipe.engine,

@@ -5,6 +5,7 @@ torch is imported for type checkers only, so that `unicscale check` and friends 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -21,12 +22,28 @@ class Features(NamedTuple):
     summary: Tensor | None  # (B, D_s)     CLS, or what the model calls its image token; None where it has none
     patches: Tensor | None  # (B, N, D_p)  row-major grid, without CLS and registers; None where it has none
 
+    def each(self, act: Callable[[Tensor], Tensor]) -> Features:
+        """The same done to each kind of token that is there."""
+        return Features(*(None if tokens is None else act(tokens) for tokens in self))
+
 
 class Widths(NamedTuple):
     """How wide an encoder's tokens are; None for a kind that it does not have."""
 
     summary: int | None
     patches: int | None
+
+    @classmethod
+    def of(cls, wide: Widths | int) -> Widths:
+        """A bare number is the width of both."""
+        return cls(wide, wide) if isinstance(wide, int) else cls(*wide)
+
+    @property
+    def said(self) -> str:
+        """For a person: `1536 wide`, where both are."""
+        if self.summary is None or self.patches is None:
+            return f"{self.patches or self.summary} wide, {'patches' if self.summary is None else 'a summary'} only"
+        return f"{self.summary} wide" + (f", patches {self.patches}" if self.patches != self.summary else "")
 
 
 class Seen(NamedTuple):

@@ -43,7 +43,13 @@ class TeacherError(UserError):
     exit_code = 4
 
 
-class PluginLeft(TeacherError):
+class TeacherFailed(TeacherError):
+    """What a teacher did, or answered, when one rank asked it."""
+
+    of_one_rank = True
+
+
+class PluginLeft(TeacherFailed):
     """A plug-in called exit() on one rank."""
 
     of_one_rank = True

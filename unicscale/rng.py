@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SIZE = 7
     SYNTHETIC = 8
     MIXTURE = 9
+    TEACHER_SIZE = 10
 
 
 def mix(z: int) -> int:

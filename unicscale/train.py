@@ -52,6 +52,7 @@ def loop(parts: Parts, phase: Phases) -> None:
     """Batches in, checkpoints out."""
     recipe, plan, progress, world = parts.recipe, parts.plan, parts.progress, parts.world
     engine, teachers, log, saver = parts.engine, parts.teachers, parts.log, parts.saver
+    loss_of = recipe.loss_arguments()
     streak = Streak(world.device, recipe.engine.dtype)
     batches = parts.loader.start(progress, lambda step: plan.size(step, recipe.seed), plan.steps - progress.step)
     while progress.step < plan.steps:
@@ -64,10 +65,10 @@ def loop(parts: Parts, phase: Phases) -> None:
             batch = next(batches)
             draws = parts.draws(batch)
             phase("teachers")
-            targets = teachers(batch.images)
+            targets = teachers(batch.images, key=draws["key"], observe=plan.momentum(progress.step) > 0)
             phase("student")
             guess = engine.student(batch.images)
-            loss = distil(guess.answers, targets, balance=parts.balance, **recipe.loss.arguments(), **draws)
+            loss = distil(guess.answers, targets, balance=parts.balance, spread=teachers.spread(), **loss_of, **draws)
             phase("backward")
             engine.backward(loss.sum, last=last)
             tally.add(loss)
@@ -83,6 +84,7 @@ def loop(parts: Parts, phase: Phases) -> None:
         if plan.logs(progress.step):  # the only place where a step waits for the device
             rates = {"grad_norm": norm, "lr": lr, "momentum": momentum}
             log.write(progress, tally.terms(world) | rates | streak.terms() | phase.measured())
+            teachers.remark()
             streak.judge(progress.step, teachers.broken())
         due = (
             plan.saves(progress.step) or plan.ends_stage(progress.step) or plan.evaluates(progress.step) or saver.due()
@@ -111,7 +113,7 @@ def measure(parts: Parts) -> dict[str, Any]:
     try:
         return at | during(
             recipe.evaluate, parts.engine.student, parts.world,
-            val=recipe.data.val, size=size, teachers=parts.teachers, loss=recipe.loss,
+            val=recipe.data.val, size=size, teachers=parts.teachers, loss=recipe.loss_arguments(),
         )  # fmt: skip
     except DataError as problem:  # on all ranks alike; days of training are worth more than one measurement
         say.warning("not evaluated at step %d: %s", progress.step, problem)

@@ -275,7 +275,7 @@ def test_a_run_folder_gives_its_averaged_student_at_its_last_size(run: Path) -> 
 def test_a_run_folder_brings_the_statistics_of_its_teachers(run: Path) -> None:
     model, held = load(run, projectors=True), checkpoint.locate(run).tensors("statistics")
     for teacher in ("classes", "dense"):
-        for kind, standardizer in zip(Features._fields, model.statistics[teacher], strict=True):
+        for kind, standardizer in zip(Features._fields, model.statistics[teacher].values(), strict=True):
             assert torch.equal(standardizer.mean, held[f"{teacher}/{kind}.running_mean"])
             assert standardizer.mean.abs().sum() > 0
 

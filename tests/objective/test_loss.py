@@ -220,7 +220,7 @@ def _other_grid(answers: dict[str, Features], targets: dict[str, Features]) -> P
     ("spoil", "text"),
     [
         (_without_c, r"teachers\.c: there is a target for it and no answer"),
-        (_wider, r"teachers\.b: the projector answers 8 wide, the teacher's tokens are 9 wide"),
+        (_wider, r"teachers\.b: the projector answers 8 wide, the teacher's summary is 9 wide"),
         (_other_grid, r"teachers\.b: 9 patches, the student has 4\. `teachers\.b\.resolution: same_grid`"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.kit import places
+from unicscale.contracts import Widths
 from unicscale.objective.balance import build_balance
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import Recipe, load
@@ -39,14 +40,14 @@ def read(path: Path) -> Recipe:
 @pytest.mark.parametrize("path", [*PAPER, *ABLATIONS], ids=name)
 def test_a_recipe_builds_on_meta_with_its_plan_balance_and_statistics(path: Path) -> None:
     recipe = read(path)
-    dims = Teachers.dims_of(recipe.teachers)
-    student = build_student(recipe.student, recipe.projector, dims, recipe.stages[0].size_list[0]).eval()
+    widths = Teachers.widths_of(recipe.teachers)
+    student = build_student(recipe.student, recipe.projector, widths, recipe.stages[0].size_list[0]).eval()
     assert all(p.is_meta for p in student.parameters())
     with torch.device("meta"):
         seen = student(torch.empty(2, 3, *2 * recipe.stages[0].size_list[:1]))
-    assert {n: a.summary.shape[-1] for n, a in seen.answers.items()} == dims
-    build_balance(recipe.loss.balance, list(dims))
-    empty_standardizer(recipe.standardize, max(dims.values()))
+    assert {n: Widths(*(t.shape[-1] for t in a)) for n, a in seen.answers.items()} == widths
+    build_balance(recipe.loss.balance, list(widths))
+    empty_standardizer(recipe.standardize, max(wide.summary for wide in widths.values()))
     plan = Plan.of(
         recipe.stages,
         images_per_epoch=IMAGENET_IMAGES // 512 * 512,
@@ -76,7 +77,7 @@ def test_an_ablation_changes_at_most_three_lines_of_its_base(path: Path) -> None
 def test_the_student_and_ladder_of_the_paper_have_the_sizes_it_says() -> None:
     sizes = {}
     for recipe in (read(FOLDER / "unic_b.yaml"), read(FOLDER / "unic_l.yaml")):
-        student = build_student(recipe.student, recipe.projector, Teachers.dims_of(recipe.teachers), 224)
+        student = build_student(recipe.student, recipe.projector, Teachers.widths_of(recipe.teachers), 224)
         count = {part: sum(p.numel() for p in getattr(student, part).parameters()) for part in ("trunk", "projector")}
         sizes[recipe.student.arch] = tuple(round(n / 1e6) for n in count.values())
     assert sizes == {"vit_base": (86, 142), "vit_large": (303, 269)}

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unicscale.contracts import Features, Widths
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
-from unicscale.student.projector import Rung, build_projector, dims_of
+from unicscale.student.projector import Rung, build_projector, widths_of
 
 DIMS = {"a": 8, "b": 12}
-SHAPE = {"width": 16, "depth": 3}
+WIDTHS = {name: Widths.of(dim) for name, dim in DIMS.items()}
+UNLIKE = {"both": Widths(8, 12), "dense": Widths(None, 12), "global": Widths(8, None)}
 KINDS = [
     sections.Ladder(),
     sections.Ladder(blocks=[0, -1], hidden=5, last_hidden=7),
@@ -19,18 +21,61 @@ KINDS = [
     sections.Ladder(pre_norm=True, mid_norm=True),
     *(sections.MLP(layers=n) for n in range(4)),
     sections.MLP(shared=True),
+    sections.MLP(norm=True, bias=False),
     sections.TransformerProjector(),
 ]
 
 
-def built(section: sections.Projector, prefix: int = 1) -> torch.nn.Module:
+def built(section: sections.Projector, prefix: int = 1, teachers: dict[str, Widths] | None = None) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_projector(section, **SHAPE, prefix=prefix, dims=DIMS)
+    return build_projector(section, widths=[16] * 3, prefix=prefix, teachers=teachers or WIDTHS)
 
 
 def tokens(prefix: int = 1) -> list[torch.Tensor]:
     torch.manual_seed(1)
     return [torch.randn(2, prefix + 9, 16) for _ in range(3)]
+
+
+def shapes(answers: dict[str, Features]) -> dict[str, tuple[tuple[int, ...] | None, ...]]:
+    return {name: tuple(None if t is None else tuple(t.shape) for t in answer) for name, answer in answers.items()}
+
+
+@pytest.mark.parametrize("prefix", [1, 5])
+@pytest.mark.parametrize("section", KINDS, ids=repr)
+def test_each_kind_of_token_has_its_own_width_or_is_not_answered(section: sections.Projector, prefix: int) -> None:
+    one_width = {"both": Widths(8, 8)} if getattr(section, "shared", False) else {}
+    teachers = UNLIKE | one_width
+    projector = built(section, prefix, teachers)
+    answers = projector(tokens(prefix))
+    wide = teachers["both"].patches
+    assert shapes(answers) == {"both": ((2, 8), (2, 9, wide)), "dense": (None, (2, 9, 12)), "global": ((2, 8), None)}
+    sum(t.square().sum() for answer in answers.values() for t in answer if t is not None).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in projector.parameters()), "nothing lies idle"
+    if section.kind != "transformer":  # whose one layer does not say which tokens it reads: runs keep statistics
+        assert widths_of({f"projector.{n}": p for n, p in projector.named_parameters()}) == teachers
+
+
+def test_one_perceptron_for_tokens_of_two_widths_is_refused_by_its_key() -> None:
+    with pytest.raises(RecipeError, match=r"projector\.shared: .* teacher 'both', whose summary is 8 wide and whose"):
+        built(sections.Ladder(shared=True), teachers=UNLIKE)
+
+
+def test_a_ladder_reads_stages_of_different_widths() -> None:
+    ladder = build_projector(sections.Ladder(), widths=[4, 8, 16], prefix=1, teachers=WIDTHS)
+    blocks = [torch.randn(2, 1 + 9, width) for width in (4, 8, 16)]
+    plain = ladder(blocks)
+    ladder.fused = True
+    for one, other in zip(plain["b"], ladder(blocks)["b"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert [len(rung.heads["a"]["cls"].fc1.weight) for rung in ladder.rungs.values()] == [4, 8, 64]
+
+
+def test_a_perceptron_may_have_norms_and_no_biases() -> None:
+    head = built(sections.MLP(hidden=6, norm=True, bias=False)).rungs["2"].heads["a"]["cls"]
+    assert [name for name, _ in head.named_parameters()] == ["fc1.weight", "norm1.weight", "norm1.bias", "fc2.weight"]
+    x = torch.randn(3, 16)
+    hidden = torch.nn.functional.layer_norm(x @ head.fc1.weight.T, (6,))
+    torch.testing.assert_close(head(x), torch.nn.functional.gelu(hidden) @ head.fc2.weight.T)
 
 
 @pytest.mark.parametrize("prefix", [1, 5])
@@ -46,20 +91,25 @@ def test_every_projector_answers_every_teacher_for_every_token_and_learns(
     sum(t.square().sum() for answer in answers.values() for t in answer).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in projector.parameters())
     assert any(isinstance(m, Rung) for m in projector.modules())
-    assert dims_of({f"projector.{n}": p for n, p in projector.named_parameters()}) == DIMS
+    assert widths_of({f"projector.{n}": p for n, p in projector.named_parameters()}) == WIDTHS
 
 
+@pytest.mark.parametrize("teachers", [WIDTHS, UNLIKE], ids=["both", "unlike"])
 @pytest.mark.parametrize("section", [s for s in KINDS if s.kind == "ladder"], ids=repr)
-def test_the_fused_ladder_is_the_plain_one_with_its_gradients(section: sections.Ladder) -> None:
+def test_the_fused_ladder_is_the_plain_one_with_its_gradients(
+    section: sections.Ladder, teachers: dict[str, Widths]
+) -> None:
+    if section.shared:
+        teachers = teachers | {"both": Widths(8, 8)}
     results = []
     for fused in (False, True):
-        projector = built(section, 5)
+        projector = built(section, 5, teachers)
         projector.fused = fused
         blocks = [t.requires_grad_() for t in tokens(5)]
-        answers = projector(blocks)
-        torch.stack([t.sin().sum() for answer in answers.values() for t in answer]).sum().backward()
+        answers = [t for answer in projector(blocks).values() for t in answer if t is not None]
+        torch.stack([t.sin().sum() for t in answers]).sum().backward()
         gradients = [p.grad for p in projector.parameters()] + [b.grad for b in blocks]
-        results.append([t for answer in answers.values() for t in answer] + gradients)
+        results.append(answers + gradients)
     for plain, fused in zip(*results, strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
 
@@ -117,7 +167,9 @@ def test_heads_that_do_not_divide_the_width_are_refused_by_their_key() -> None:
 
 def test_without_a_projector_the_last_block_answers_every_teacher_as_it_is() -> None:
     blocks = tokens(5)
-    none = build_projector(sections.NoProjector(), **SHAPE, prefix=5, dims={"a": 16, "b": 16})
+    none = build_projector(
+        sections.NoProjector(), widths=[16] * 3, prefix=5, teachers={"a": Widths.of(16), "b": Widths.of(16)}
+    )
     answers = none(blocks)
     assert list(answers) == ["a", "b"] and not list(none.parameters())
     for answer in answers.values():
@@ -126,7 +178,9 @@ def test_without_a_projector_the_last_block_answers_every_teacher_as_it_is() -> 
 
 def test_without_a_projector_the_widths_must_agree() -> None:
     with pytest.raises(RecipeError) as refused:
-        build_projector(sections.NoProjector(), **SHAPE, prefix=1, dims={"a": 8, "b": 16})
+        build_projector(
+            sections.NoProjector(), widths=[16] * 3, prefix=1, teachers={"a": Widths.of(8), "b": Widths.of(16)}
+        )
     assert str(refused.value) == (
         "projector.kind: none, and the student is 16 wide where its teachers are not: a 8.\n"
         "  Choose a student of their width, or the least that joins two widths: {kind: mlp, layers: 0}."
@@ -143,8 +197,8 @@ def test_the_fused_ladder_of_unic_l_takes_at_most_110_kernels() -> None:
             return function(*args, **(kwargs or {}))
 
     with torch.device("meta"):
-        dims = {"dinov2": 1536, "metaclip": 1280}
-        ladder = build_projector(sections.Ladder(), width=1024, depth=24, prefix=1, dims=dims).to(torch.bfloat16)
+        teachers = {"dinov2": Widths.of(1536), "metaclip": Widths.of(1280)}
+        ladder = build_projector(sections.Ladder(), widths=[1024] * 24, prefix=1, teachers=teachers).to(torch.bfloat16)
         blocks = [torch.empty(2, 1 + 256, 1024, dtype=torch.bfloat16) for _ in range(24)]
         ladder.fused = True
         with Count():

@@ -15,13 +15,15 @@ from tests.kit import places
 from unicscale.contracts import CLIP_MEAN, CLIP_STD, Features, TeacherSpec, normalise
 from unicscale.engine import build_engine
 from unicscale.errors import RecipeError, TeacherError
+from unicscale.objective.grid import on_grid
 from unicscale.ranks.rendezvous import free_port
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, Ladder, Standardize, Student, TeacherSection
 from unicscale.student.model import build_student
 from unicscale.teacher.finding import find, listing
 from unicscale.teacher.frozen import open_frozen
-from unicscale.teacher.targets import Teachers, input_size, on_grid
+from unicscale.teacher.grid import input_size
+from unicscale.teacher.targets import Teachers
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
 STUDENT = Student(options={"embed_dim": 16, "depth": 1, "num_heads": 2}, patch=4)

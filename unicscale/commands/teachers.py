@@ -74,7 +74,7 @@ def show(name: Name, settings: Settings = None) -> None:
 def _facts(described: Described) -> dict[str, str]:
     spec = described.spec
     return {
-        "tokens": f"{spec.dim} wide, one per {spec.patch}×{spec.patch} pixels",
+        "tokens": f"{described.widths.said}, one per {spec.patch}×{spec.patch} pixels",
         "native size": f"{spec.size} pixels" + (", no other" if spec.fixed_size else ""),
         "normalisation": f"mean {_numbers(spec.mean)}, deviation {_numbers(spec.std)}",
         "licence": spec.licence,

@@ -75,7 +75,8 @@ def activations(shapes: Shapes, size: int, checkpointing: str, *, fused: bool = 
     block = BLOCK * trunk.width * tokens * small
     # fused, only what stands before GELU is kept, whether or not the ladder is to be recomputed
     rungs = [rung(unit, tokens, 1 if fused else 2) * small for unit in units(shapes.projector)]
-    answers = LOSS * tokens * sum(one.spec.dim for one in shapes.teachers.values())
+    each = [one.widths for one in shapes.teachers.values()]
+    answers = LOSS * sum((w.summary or 0) + (tokens - trunk.prefix) * (w.patches or 0) for w in each)
     of_blocks, of_ladder = checkpointing in ("blocks", "full"), checkpointing in ("ladder", "full")
     kept = trunk.depth * (trunk.width * tokens * small if of_blocks else block)
     return {

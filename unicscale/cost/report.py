@@ -89,15 +89,17 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
 
 def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
     """What `train` would refuse for its shapes or its ranks, in its words: a plan that holds is one that begins."""
-    from unicscale.teacher.targets import input_size
+    from unicscale.objective.pairs import refuse_unfit as refuse_loss
+    from unicscale.teacher.grid import every_size
 
+    refuse_loss(recipe.loss, recipe.standardize, recipe.teachers, {n: one.widths for n, one in shapes.teachers.items()})
     refuse_idle_blocks(shapes.projector, shapes.trunk.depth)
     if recipe.engine.kind == "fsdp2":
         refuse_uneven(recipe.engine.replicate, ranks)
     for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
         check_size(size, shapes.trunk.patch)
         for name, one in shapes.teachers.items():
-            input_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
+            every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
     for section in recipe.teachers.values():
         if recipe.engine.kind == "plain":
             refuse_sharding(section.shard)
@@ -105,7 +107,7 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
 
 def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     """FLOPs by part: of what is trained forward and backward, of teachers forward."""
-    from unicscale.teacher.targets import input_size
+    from unicscale.teacher.grid import every_size
 
     patches, tokens = (size // shapes.trunk.patch) ** 2, shapes.tokens(size)
     if recipe.projector.kind == "transformer":
@@ -117,8 +119,8 @@ def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
         head = flops.ladder(shapes.projector, patches)
     parts = {"student": flops.trained(shapes.trunk, patches, tokens), "projector": 3 * head}
     for name, one in shapes.teachers.items():
-        side = input_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
-        parts[f"teacher {name}"] = flops.teacher(one, side)
+        sides = every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
+        parts[f"teacher {name}"] = sum(flops.teacher(one, side) for side in sides) // len(sides)
     return parts
 
 

@@ -31,11 +31,9 @@ class Shapes:
         """Built, not filled: a second or two for UNIC-L."""
         teachers = {name: frozen_of(name, section) for name, section in recipe.teachers.items()}
         trunk = build_trunk(recipe.student, recipe.stages[0].size_list[0])
-        dims = {name: one.spec.dim for name, one in teachers.items()}
+        widths = {name: one.widths for name, one in teachers.items()}
         with torch.device("meta"):
-            projector = build_projector(
-                recipe.projector, width=trunk.width, depth=trunk.depth, prefix=trunk.prefix, dims=dims
-            )
+            projector = build_projector(recipe.projector, widths=trunk.widths, prefix=trunk.prefix, teachers=widths)
         own = recipe.engine.dtype
         held = {
             name: numbers(one) * BYTES[own if section.dtype == "auto" else section.dtype]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, Seen
+from unicscale.contracts import Seen
 from unicscale.data.once import Once
 from unicscale.data.sets.images import Images, open_images
 from unicscale.errors import DataError, RecipeError, nearest
@@ -23,7 +23,7 @@ from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 
 if TYPE_CHECKING:
-    from unicscale.recipe.sections import Evaluate, LossSection
+    from unicscale.recipe.sections import Evaluate
     from unicscale.teacher.targets import Teachers
 
 TASKS = ("loss", "knn")
@@ -41,7 +41,7 @@ def during(
     size: int,
     batch: int = 64,
     teachers: Teachers | None = None,
-    loss: LossSection | None = None,
+    loss: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """What the recipe asks for, by name, the same on all ranks: `val/loss...` without dropping, `val/knn`.
 
@@ -52,13 +52,14 @@ def during(
     wanted = asked_for(section, val)
     images = _Shared(section.data or val[0], size, batch, section.max_images or MAX_IMAGES, world)
     _refuse_unlabelled(images.once.images, wanted)
+    loss_of = {**(loss or {}), "spread": getattr(teachers, "spread", dict)()}
     terms: dict[str, Tensor] = {}
     summaries, labels = [], []
     with frozen(student), torch.no_grad():
         for pixels, truth, real in images:
             seen = student(pixels)  # every rank calls as often as every other: sharded students need that
             if teachers is not None and "loss" in wanted:
-                _add(terms, _losses(seen, teachers(pixels, observe=False), loss, real), int(real.sum()))
+                _add(terms, _losses(seen, teachers(pixels, observe=False), loss_of, real), int(real.sum()))
             summaries.append(seen.features.summary[real].float())
             labels.append(truth[real])
     world.together(images.complain)
@@ -153,13 +154,12 @@ def _padded(tensor: Tensor, length: int) -> Tensor:
     return torch.cat([tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])])
 
 
-def _losses(seen: Seen, targets: dict[str, Any], section: LossSection | None, real: Tensor) -> dict[str, Tensor]:
-    cosine, smooth_l1 = (0.5, 0.5) if section is None else (section.cosine, section.smooth_l1)
+def _losses(seen: Seen, targets: dict[str, Any], loss: Mapping[str, Any], real: Tensor) -> dict[str, Tensor]:
     shown = real if real.any() else ~real  # of padding alone the numbers count for nothing, but there must be some
     answers, targets = (
-        {n: Features(*(t[shown] for t in x)) for n, x in given.items()} for given in (seen.answers, targets)
+        {n: features.each(lambda t: t[shown]) for n, features in given.items()} for given in (seen.answers, targets)
     )
-    terms = distil(answers, targets, balance="none", cosine=cosine, smooth_l1=smooth_l1).terms
+    terms = distil(answers, targets, balance="none", **loss).terms
     kept = {name: value for name, value in terms.items() if name.startswith("loss")}
     return {name: value * real.any() for name, value in kept.items()}
 

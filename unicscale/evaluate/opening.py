@@ -92,9 +92,12 @@ def _with_projectors(
 
     def invert(teacher: str, summary: Tensor) -> Tensor:
         summary = summary.to(device)
-        return module.unstandardise(teacher, Features(summary, summary[:0])).summary.cpu()
+        found = module.unstandardise(teacher, Features(summary, None)).summary
+        assert found is not None
+        return found.cpu()
 
     subject.see, subject.invert, subject.taught_by = module, invert, tuple(module.statistics)
+    subject.notes["without summary"] = [name for name in module.statistics if not module.answers_summary(name)]
     stated = recipe_teachers(source)
     known = {name: stated.get(name) or {"plugin": guess(name)} for name in subject.taught_by}
     merged = {name: {**section, **given.get(name, {})} for name, section in known.items()}

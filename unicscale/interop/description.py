@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from unicscale.contracts import Widths
 from unicscale.recipe import sections
 
 
@@ -13,3 +14,4 @@ class Description(BaseModel):
     student: sections.Student
     projector: sections.Projector | None = None
     standardize: sections.Standardize = sections.Standardize()
+    widths: dict[str, Widths] | None = None  # of the tokens it answers; None in older files, whose parameters tell

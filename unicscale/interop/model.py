@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import torch
@@ -38,7 +38,10 @@ class Model(nn.Module):
         super().__init__()
         student = opened.student
         self.student, self.size, self.projectors, self.trainable = student, opened.size, projectors, trainable
-        self.statistics = nn.ModuleDict({name: nn.ModuleList(pair) for name, pair in opened.statistics.items()})
+        kinds = {n: zip("01", pair, strict=True) for n, pair in opened.statistics.items()}  # of summary, of patches
+        self.statistics = nn.ModuleDict(
+            {n: nn.ModuleDict({kind: s for kind, s in pair if s is not None}) for n, pair in kinds.items()}
+        )
         self.width, self.patch = student.trunk.width, student.trunk.patch
         self.mean, self.std, self.description = opened.mean, opened.std, opened.description
         if trainable:
@@ -81,8 +84,14 @@ class Model(nn.Module):
         """An answer as the teacher's own tokens: for its classifier, its text tower, its heads."""
         if teacher not in self.statistics:
             raise CheckpointError(f"no statistics of '{teacher}' here, only of {sorted(self.statistics)}.")
-        summary, patches = self.statistics[teacher]  # type: ignore[misc]
-        return Features(summary.invert(answer.summary), patches.invert(answer.patches))
+        held: Any = self.statistics[teacher]
+        kinds = zip("01", answer, strict=True)
+        return Features(*(None if t is None or kind not in held else held[kind].invert(t) for kind, t in kinds))
+
+    def answers_summary(self, teacher: str) -> bool:
+        """Whether a guess of this teacher's summary can be had: some teach patches only."""
+        held: Any = self.statistics[teacher]
+        return "0" in held
 
     def save(self, path: str | Path) -> None:
         """One safetensors file that `load` reads back: the weights, the statistics, and what they are."""
@@ -90,7 +99,10 @@ class Model(nn.Module):
         if description is None or (self.student.projector is not None and description.projector is None):
             what = "this student" if description is None else "these projectors: load it without them"
             raise CheckpointError(f"{path}: no recipe can say {what}, so no file of ours can hold it.")
-        statistics: Statistics = {name: (pair[0], pair[1]) for name, pair in self.statistics.items()}  # type: ignore
+        held: Any = self.statistics
+        statistics: Statistics = {
+            n: tuple(held[n][k] if k in held[n] else None for k in Features._fields) for n in held
+        }
         opened = Opened(self.student, self.size, statistics, description, self.mean, self.std)
         part = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.part")
         try:

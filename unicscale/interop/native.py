@@ -20,15 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, Widths
 from unicscale.engine import Piece
 from unicscale.errors import CheckpointError
 from unicscale.interop.description import Description
 from unicscale.interop.opened import Opened, Statistics
+from unicscale.objective.standardize import Standardizer
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
 from unicscale.student.model import Student, build_student
-from unicscale.student.projector import dims_of
+from unicscale.student.projector import widths_of
 from unicscale.student.trunk import build_trunk
 
 METADATA = "unicscale"
@@ -57,7 +58,11 @@ def write(path: str | Path, opened: Opened, description: Description, *, half: b
     tensors = {name: t.half() if half else t for name, t in opened.student.state_dict().items()}
     for teacher, pair in opened.statistics.items():
         for kind, standardizer in zip(Features._fields, pair, strict=True):
-            tensors |= {f"{STATISTICS}{teacher}/{kind}.{n}": t for n, t in standardizer.state_dict().items()}
+            held = {} if standardizer is None else standardizer.state_dict()
+            tensors |= {f"{STATISTICS}{teacher}/{kind}.{n}": t for n, t in held.items()}
+    if description.widths is None and opened.statistics:
+        widths = {name: Widths(*(s and s.dim for s in pair)) for name, pair in opened.statistics.items()}
+        description = description.model_copy(update={"widths": widths})
     metadata = {METADATA: description.model_dump_json(), "format": "pt"}
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, str(path), metadata)
 
@@ -86,9 +91,21 @@ def _from_run(path: Path, projectors: bool) -> Opened:
         found.fill({where[n]: Piece(t.detach().view(-1), 0, tuple(t.shape)) for n, t in targets.items()})
 
     recipe = found.recipe
-    description = Description(student=recipe.student, projector=recipe.projector, standardize=recipe.standardize)
+    statistics = found.tensors("statistics")
+    description = Description(
+        student=recipe.student,
+        projector=recipe.projector,
+        standardize=recipe.standardize,
+        widths={name: _widths(statistics, name) for name in recipe.teachers},
+    )
     shapes = {name: torch.empty(entries[place].shape, device="meta") for name, place in where.items()}
-    return _rebuild(Held(shapes, fill), found.tensors("statistics"), description, path, projectors)
+    return _rebuild(Held(shapes, fill), statistics, description, path, projectors)
+
+
+def _widths(statistics: Mapping[str, Tensor], teacher: str) -> Widths:
+    """Every run keeps a mean of each kind of token that it matches."""
+    means = (statistics.get(f"{teacher}/{kind}.running_mean") for kind in Features._fields)
+    return Widths(*(None if mean is None else len(mean) for mean in means))
 
 
 def _from_file(path: Path, projectors: bool) -> Opened:
@@ -139,17 +156,21 @@ def _rebuild(
     shapes = {name: t for name, t in held.shapes.items() if projectors or not name.startswith(PROJECTOR)}
     _refuse_another_depth(shapes, description.student, path)
     size = _size(shapes, description.student)
-    dims = dims_of(shapes)
-    if description.projector is None or not dims:
+    widths = widths_of(held.shapes) if description.widths is None else description.widths
+    if description.projector is None or not projectors or not _answers(held, description.projector):
         student = Student(build_trunk(description.student, size))
     else:
-        student = build_student(description.student, description.projector, dims, size)
+        student = build_student(description.student, description.projector, widths, size)
     _match(shapes, student, path)
     student.to_empty(device="cpu")
     with torch.no_grad():
         held.fill(student.state_dict())
     kept = description if student.projector is not None else description.model_copy(update={"projector": None})
-    return Opened(student, size, _statistics(statistics, description.standardize, dims_of(held.shapes)), kept)
+    return Opened(student, size, _statistics(statistics, description.standardize, widths), kept)
+
+
+def _answers(held: Held, projector: sections.Projector) -> bool:
+    return projector.kind == "none" or any(name.startswith(PROJECTOR) for name in held.shapes)
 
 
 def _match(shapes: Mapping[str, Tensor], student: Student, path: Path) -> None:
@@ -177,17 +198,20 @@ def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:
     return math.isqrt(weights["trunk.pos_embed"].shape[1] - others) * patch
 
 
-def _statistics(tensors: Mapping[str, Tensor], section: sections.Standardize, dims: Mapping[str, int]) -> Statistics:
+def _statistics(
+    tensors: Mapping[str, Tensor], section: sections.Standardize, widths: Mapping[str, Widths]
+) -> Statistics:
     read: Statistics = {}
-    for teacher, dim in dims.items():
-        pair = []
-        for kind in Features._fields:
+    for teacher, wide in widths.items():
+        pair: list[Standardizer | None] = []
+        for kind, width in zip(Features._fields, wide, strict=True):
             prefix = f"{teacher}/{kind}."
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            if state:
-                standardizer = empty_standardizer(section, dim)
+            state.pop("running_dispersion", None)  # of angles, which nobody measures any more
+            standardizer = empty_standardizer(section, width, kind) if state and width is not None else None
+            if standardizer is not None:
                 standardizer.load_state_dict(state)
-                pair.append(standardizer)
-        if len(pair) == len(Features._fields):
+            pair.append(standardizer)
+        if any(s is not None for s in pair):
             read[teacher] = (pair[0], pair[1])
     return read

@@ -9,7 +9,8 @@ from unicscale.interop.description import Description
 from unicscale.objective.standardize import Standardizer
 from unicscale.student.model import Student
 
-Statistics = dict[str, tuple[Standardizer, Standardizer]]  # per teacher: of its summary, of its patches
+# per teacher: of its summary, of its patches; None for a kind that it does not have
+Statistics = dict[str, tuple[Standardizer | None, Standardizer | None]]
 Colour = tuple[float, float, float]
 
 

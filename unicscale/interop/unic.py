@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unicscale.contracts import Widths
 from unicscale.errors import CheckpointError
 from unicscale.interop.description import Description
 from unicscale.interop.measured import trunk_of, without_first_position
@@ -97,7 +98,7 @@ def _student(state: dict[str, Tensor]) -> tuple[Student, int, Description]:
     if "encoder.register_tokens" in state:
         without_first_position(weights)
     trunk, section, size = trunk_of(weights)
-    projector = _ladder(weights, _structure(state), trunk.width, trunk.depth, trunk.prefix)
+    projector = _ladder(weights, _structure(state), trunk.widths, trunk.prefix)
     student = Student(trunk, projector).to_empty(device="cpu")
     student.load_state_dict(weights)
     return student, size, Description(student=section, projector=_ladder_section(projector))
@@ -106,8 +107,7 @@ def _student(state: dict[str, Tensor]) -> tuple[Student, int, Description]:
 def _ladder(
     weights: dict[str, Tensor],
     structure: dict[tuple[str, str, str], dict[int, str]],
-    width: int,
-    depth: int,
+    widths: list[int],
     prefix: int,
 ) -> Ladder | None:
     if not structure:
@@ -116,18 +116,18 @@ def _ladder(
     teachers = list(dict.fromkeys(teacher for teacher, _, _ in structure))
     layers = next(iter(structure.values()))
 
-    def rows(block: int, layer: str, teacher: str) -> int:
-        return len(weights[f"projector.rungs.{block}.heads.{teacher}.cls.{layer}.weight"])
+    def rows(block: int, layer: str, teacher: str, kind: str = "cls") -> int:
+        return len(weights[f"projector.rungs.{block}.heads.{teacher}.{kind}.{layer}.weight"])
 
     section = sections.Ladder(
         blocks=blocks,
         pre_norm="norm" in layers.values(),
         mid_norm="norm1" in layers.values(),
     )
-    dims = {teacher: rows(blocks[0], "fc2", teacher) for teacher in teachers}
+    answered = {t: Widths(*(rows(blocks[0], "fc2", t, kind) for kind in ("cls", "patch"))) for t in teachers}
     with torch.device("meta"):
         hidden = {block: rows(block, "fc1", teachers[0]) for block in blocks}
-        ladder = Ladder(section, width=width, depth=depth, prefix=prefix, dims=dims, hidden=hidden)
+        ladder = Ladder(section, widths=widths, prefix=prefix, teachers=answered, hidden=hidden)
     position = {ours: theirs for theirs, ours in layers.items()}
     if section.mid_norm and position["norm1"] > position["fc1"] + 1:
         _norm_after_gelu(ladder)

@@ -1,22 +1,27 @@
-"""Cosine and smooth-L1 between answers and targets, weighted over teachers: vectorised, fp32, no host sync."""
+"""Answers against targets, weighted over tokens and teachers: vectorised, fp32, no host sync."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unicscale.contracts import Features, Loss
 from unicscale.errors import RecipeError
 from unicscale.objective.balance import Balance, TeacherDropping, build_balance
+from unicscale.objective.grid import on_larger
+from unicscale.objective.pairs import check_pairs
+from unicscale.objective.terms import CURVES, apart, precise, weighted
 from unicscale.recipe import sections
 
 SIMPLE = {
     "none": Balance,
     "random": lambda: build_balance(sections.RandomTeacher(), []),
 }
+NAMES = {"summary": "cls", "patches": "patch"}  # of the curves
+Kinds = Mapping[str, float]  # cosine, smooth_l1, mse, angle -> weight
 
 
 def distil(
@@ -29,51 +34,103 @@ def distil(
     domain: Tensor | None = None,
     cosine: float = 0.5,
     smooth_l1: float = 0.5,
+    summary: Kinds | None = None,
+    patches: Kinds | None = None,
+    own: Mapping[str, Mapping[str, Kinds]] | None = None,
+    weights: Mapping[str, Mapping[str, float]] | None = None,
+    beta: float = 1.0,
+    grid: Literal["student", "larger"] = "student",
+    resize: str = "bilinear",
+    spread: Mapping[str, Tensor] | None = None,
     balance: str | Balance = "teacher_dropping",
 ) -> Loss:
-    """The loss of a micro-batch, as a sum and its weight: engines divide by the weight of the global batch."""
-    check_pairs(answers, targets)
-    balance = _balance(balance, p)
-    names = list(targets)
-    first = targets[names[0]].summary
-    errors = {name: _errors(answers[name], targets[name], cosine, smooth_l1) for name in names}
-    cls = torch.stack([e.cls for e in errors.values()])  # (T, B)
-    patch = torch.stack([e.patch for e in errors.values()])  # (T, B, N)
-    each = (cls + patch.mean(-1)) / 2  # (T, B)
-    index = torch.arange(len(first), device=first.device) if index is None else index
-    if balance.per_token:
-        tokens = torch.cat([cls[..., None], patch], dim=-1)  # (T, B, 1 + N)
-        weights = balance(tokens.detach(), key, index, domain)
-        # CLS counts as much as all patches together, as it does per image
-        shares = torch.cat([weights[..., :1], weights[..., 1:] / patch.shape[-1]], dim=-1) / 2
-        summed, weights = (shares * tokens).sum(), shares.sum(-1)
-    else:
-        weights = balance(each.detach(), key, index, domain)  # (T, B)
-        summed = (weights * each).sum()
-    weight = weights.sum()
+    """The loss of a micro-batch, as a sum and its weight: engines divide by the weight of the global batch.
+
+    `summary` and `patches` weigh the kinds of distance (without them: `cosine` and `smooth_l1`), `own` says it for one
+    teacher, `weights` weighs a teacher's tokens: {"sam": {"patches": 2}}. `spread` is what `angle` is measured against.
+    """
+    balance, errors = _balance(balance, p), {}
+    check_pairs(answers, targets, any_grid=grid == "larger", per_token=balance.per_token)
+    for name, target in targets.items():
+        answer = answers[name]
+        if grid == "larger" and answer.patches is not None and target.patches is not None:
+            both = on_larger(precise(answer.patches), precise(target.patches), resize)
+            answer, target = (Features(f.summary, t) for f, t in zip((answer, target), both, strict=True))
+        short = {"cosine": cosine, "smooth_l1": smooth_l1}
+        kinds = {"summary": summary or short, "patches": patches or short, **(own or {}).get(name, {})}
+        weight = (weights or {}).get(name, {})
+        errors[name] = _errors(answer, target, kinds, weight, beta, (spread or {}).get(name))
+    summed, alpha, each = _balanced(errors, balance, key, index, domain)
+    weight = alpha.sum()
     terms = {"loss": summed / weight}
     for number, (name, error) in enumerate(errors.items()):
-        terms |= {f"loss/{name}": each[number].mean(), f"keep/{name}": weights[number].mean()}
-        terms |= {f"loss/{name}/cls": error.cls.mean(), f"loss/{name}/patch": error.patch.mean()}
-        terms |= {f"loss/{name}/{kind}": value for kind, value in error.parts.items()}
+        terms |= {f"loss/{name}": each[number].mean(), f"keep/{name}": alpha[number].mean()}
+        terms |= {f"loss/{name}/{part}": value for part, value in error.parts.items()}
     return Loss(summed, weight, {term: value.detach() for term, value in terms.items()})
 
 
 class _Errors(NamedTuple):
-    cls: Tensor  # (B,)
-    patch: Tensor  # (B, N)
+    """One teacher's, per image: S, the mean of its patches' P, and how much each counts; None and 0 where it has none.
+
+    E = (w_s S + w_p P) / 2 enters the loss. D = (w_s S + w_p P) / (w_s + w_p) is what a balance compares: a teacher of
+    patches only is not half as far away. With weights of 1 both are the mean of the two (arXiv:2408.05088, version 2).
+    """
+
+    summary: Tensor | None  # (B,)
+    patches: Tensor | None  # (B, N)
+    weights: tuple[float, float]
     parts: dict[str, Tensor]  # unweighted means, for the curves
 
+    @property
+    def total(self) -> Tensor:
+        """w_s S + w_p P: (B,)"""
+        tokens = (self.summary, None if self.patches is None else self.patches.mean(-1))
+        weighted = [w * t for w, t in zip(self.weights, tokens, strict=True) if t is not None]
+        return sum(weighted[1:], start=weighted[0])
 
-def _errors(answer: Features, target: Features, cosine: float, smooth_l1: float) -> _Errors:
-    tokens, parts = [], {}
-    for kind, guess, truth in zip(("cls", "patch"), answer, target, strict=True):
-        guess, truth = guess.float(), truth.detach().float()  # also under autocast
-        away = 1 - F.cosine_similarity(guess, truth, dim=-1)
-        far = F.smooth_l1_loss(guess, truth, reduction="none").mean(-1)
-        parts |= {f"{kind}/cos": away.mean(), f"{kind}/sl1": far.mean()}
-        tokens.append(cosine * away + smooth_l1 * far)
-    return _Errors(tokens[0], tokens[1], parts)
+
+def _errors(
+    answer: Features, target: Features, kinds: Mapping[str, Kinds], weight: Mapping[str, float], beta: float,
+    spread: Tensor | None,
+) -> _Errors:  # fmt: skip
+    tokens: list[Tensor | None] = []
+    means: dict[str, Tensor] = {}
+    parts: dict[str, Tensor] = {}
+    for token, guess, truth in zip(Features._fields, answer, target, strict=True):
+        if guess is None or truth is None:
+            tokens.append(None)
+            continue
+        found = apart(guess, truth, kinds[token], beta, spread)
+        tokens.append(weighted(found, kinds[token]))
+        means[NAMES[token]] = tokens[-1].mean()
+        parts |= {f"{NAMES[token]}/{CURVES[kind]}": part.mean() for kind, part in found.items()}
+    counts = tuple(0.0 if t is None else weight.get(n, 1.0) for n, t in zip(Features._fields, tokens, strict=True))
+    return _Errors(tokens[0], tokens[1], counts, means | parts)  # type: ignore[arg-type]
+
+
+def _balanced(
+    errors: Mapping[str, _Errors], balance: Balance, key: tuple[int, int], index: Tensor | None, domain: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The weighted sum, the weights (T, B), and each teacher's part of the loss before them (T, B)."""
+    totals = torch.stack([e.total for e in errors.values()])  # (T, B)
+    each = totals / 2
+    index = torch.arange(totals.shape[1], device=totals.device) if index is None else index
+    if not balance.per_token:
+        away = torch.stack([total / sum(e.weights) for total, e in zip(totals, errors.values(), strict=True)])
+        alpha = balance(away.detach(), key, index, domain)  # (T, B)
+        return (alpha * each).sum(), alpha, each
+    tokens = torch.stack([torch.cat([e.summary[..., None], e.patches], dim=-1) for e in errors.values()])  # type: ignore
+    alpha = balance(tokens.detach(), key, index, domain)  # (T, B, 1 + N)
+    # CLS counts as much as all patches together, as it does per image
+    alpha = torch.cat([alpha[..., :1], alpha[..., 1:] / (tokens.shape[-1] - 1)], dim=-1) / 2
+    if any(e.weights != (1.0, 1.0) for e in errors.values()):
+        tokens = torch.stack(
+            [
+                torch.cat([w[0] * row[:, :1], w[1] * row[:, 1:]], -1)
+                for w, row in zip((e.weights for e in errors.values()), tokens, strict=True)
+            ]
+        )
+    return (alpha * tokens).sum(), alpha.sum(-1), each
 
 
 def _balance(balance: str | Balance, p: float) -> Balance:
@@ -87,26 +144,3 @@ def _balance(balance: str | Balance, p: float) -> Balance:
             "the others have state or settings: pass what balance.build_balance gives."
         )
     return SIMPLE[balance]()
-
-
-def check_pairs(answers: dict[str, Features], targets: dict[str, Features]) -> None:
-    """Refuse answers and targets that do not fit, by teacher and by what does not fit."""
-    if answers.keys() != targets.keys():
-        odd = sorted(answers.keys() ^ targets.keys())[0]
-        has, lacks = ("an answer", "target") if odd in answers else ("a target", "answer")
-        raise RecipeError(f"teachers.{odd}: there is {has} for it and no {lacks}. The others: {sorted(targets)}.")
-    for name, target in targets.items():
-        answer = answers[name]
-        if answer.summary.shape[-1] != target.summary.shape[-1] or answer.patches.shape[-1] != target.patches.shape[-1]:
-            raise RecipeError(
-                f"teachers.{name}: the projector answers {answer.summary.shape[-1]} wide, "
-                f"the teacher's tokens are {target.summary.shape[-1]} wide. "
-                "Build the projector with `dims` of the teachers' specs."
-            )
-        if answer.patches.shape[1] != target.patches.shape[1]:
-            raise RecipeError(
-                f"teachers.{name}: {target.patches.shape[1]} patches, the student has {answer.patches.shape[1]}. "
-                f"`teachers.{name}.resolution: same_grid` brings them onto one grid."
-            )
-        if len(answer.summary) != len(target.summary):
-            raise RecipeError(f"teachers.{name}: {len(target.summary)} images, the student saw {len(answer.summary)}.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unicscale.contracts import Moments
 from unicscale.errors import RecipeError
 from unicscale.objective.standardize import EPS, Standardizer
+from unicscale.objective.terms import precise
+
+STEPS = 2.0**14  # of a channel's deviation: tokens count in whole steps of it, whose sums fp64 holds exactly
 
 
 class PhiS(Standardizer):
@@ -16,40 +18,57 @@ class PhiS(Standardizer):
     covariance: Tensor  # (D, D) fp32
     rotation: Tensor  # (D, D) fp32: H Uᵀ
     updates: Tensor  # () int64, how many steps entered the statistics
+    signs: Tensor  # (D, D): √D H
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.register_buffer("covariance", torch.eye(dim))
         self.register_buffer("rotation", torch.eye(dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("hadamard", hadamard(dim).float() / dim**0.5, persistent=False)
+        self.register_buffer("signs", hadamard(dim).float(), persistent=False)
         self._updates = 0  # the same number on the host, so that nothing has to wait for it
+        self._decomposed = 0  # which of them the rotation is of
 
     def normalise(self, tokens: Tensor) -> Tensor:
         """(..., D) in any dtype -> (..., D) fp32."""
-        centred = tokens.float() - self.mean
-        return torch.matmul(centred, self.rotation.mT) / (self.deviation + EPS)
+        return torch.matmul(precise(tokens) - self.mean, self.rotation.mT) / self.deviation
 
     def invert(self, standardised: Tensor) -> Tensor:
         """The tokens that `normalise` made these of."""
-        return torch.matmul(standardised.float() * (self.deviation + EPS), self.rotation) + self.mean
-
-    def _moments(self, x: Tensor) -> Moments:
-        count = torch.full((), float(len(x)), dtype=torch.float64, device=x.device)
-        mean = x.double().mean(0)
-        centred = x.double() - mean
-        return Moments(count, mean, centred.mT @ centred)
+        return torch.matmul(precise(standardised) * self.deviation, self.rotation) + self.mean
 
     @torch.no_grad()
-    def _move(self, batch: Moments, momentum: float) -> None:
-        covariance = batch.m2 / (batch.count - 1)
-        good = torch.isfinite(covariance).all() & (batch.count > 1)
-        apart = batch.mean - self.running_mean.double()
+    def observe(self, tokens: Tensor) -> None:
+        """Add a micro-batch to this step's sums: count, tokens, outer products; whole numbers, exact in any order.
+
+        Rounded once, on the rank that sees a token, so that the covariance has the same bits however a batch is cut.
+        """
+        apart = tokens.detach().reshape(-1, self.dim).double() - self.mean.double()
+        whole = (apart / self._unit()).round()
+        count = torch.full((1,), float(len(whole)), dtype=torch.float64, device=whole.device)
+        here = torch.cat([count, whole.sum(0), (whole.mT @ whole).flatten()])
+        self._seen = here if self._seen is None else self._seen + here
+
+    def _unit(self) -> Tensor:
+        """(D,) What a whole number stands for: of what was known before this step, which all ranks know alike."""
+        if self._updates == 0:  # nothing is known: fine enough for any scale, exact for none
+            return torch.full_like(self.running_mean, 2.0**-30, dtype=torch.float64)
+        deviation = self.covariance.double().diagonal().clamp(min=0).sqrt()
+        return torch.maximum(deviation, 1e-6 * deviation.mean() + torch.finfo(torch.float32).tiny) / STEPS
+
+    @torch.no_grad()
+    def _move(self, batch: Tensor, momentum: float) -> None:
+        count, total, products = batch.split([1, self.dim, self.dim**2])
+        unit = self._unit()
+        apart = total * unit / count  # of the batch's mean from the running one
+        covariance = products.view(self.dim, self.dim) * torch.outer(unit, unit) - count * torch.outer(apart, apart)
+        covariance = covariance / (count - 1)
+        good = torch.isfinite(covariance).all() & (count[0] > 1)
         # of a mixture: the covariances within, and what lies between the two means
         mixed = (1 - momentum) * (self.covariance.double() + momentum * torch.outer(apart, apart))
         mixed += momentum * covariance
         self.covariance.copy_(torch.where(good, mixed, self.covariance.double()))
-        mean = (1 - momentum) * self.running_mean.double() + momentum * batch.mean
+        mean = self.running_mean.double() + momentum * apart
         self.running_mean.copy_(torch.where(good, mean, self.running_mean.double()))
         self._updates += 1
         self.updates += 1
@@ -57,16 +76,25 @@ class PhiS(Standardizer):
         if self._updates & (self._updates - 1) == 0:
             self.decompose()
 
+    def freeze(self) -> None:
+        """The last rotation is that of everything that was seen."""
+        if self._updates != self._decomposed:
+            self.decompose()
+
     @torch.no_grad()
     def decompose(self) -> None:
         """Rotation and scale of the present covariance."""
         values, vectors = torch.linalg.eigh(self.covariance.double())
-        self.rotation.copy_(self.hadamard.double() @ vectors.mT)
-        self.running_deviation.fill_(1.0).mul_(values.clamp(min=0).mean().sqrt())
+        # an eigenvector has no sign: its largest entry is positive, or ranks and devices would turn the targets
+        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+        self.rotation.copy_(self.signs.double() @ (vectors * largest.sign()).mT / self.dim**0.5)
+        self.running_deviation.fill_(1.0).mul_(values.clamp(min=0).mean().sqrt().clamp(min=EPS))
+        self._decomposed = self._updates
 
     def _load_from_state_dict(self, *arguments, **options) -> None:  # type: ignore[override]
         super()._load_from_state_dict(*arguments, **options)
         self._updates = int(self.updates)
+        self._decomposed = 1 << self._updates.bit_length() - 1 if self._updates else 0
 
 
 def hadamard(order: int) -> Tensor:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unicscale.contracts import Moments
+from unicscale.objective.terms import precise
 from unicscale.ranks.world import World
 
 EPS = 1e-6
+DEAD = 1e-3  # of the channels' mean deviation: what varies less is scaled as if it varied so much, for it may wake up
+
+
+def floored(deviation: Tensor) -> Tensor:
+    """Deviations of channels (D,), none of them next to nothing beside the others."""
+    return torch.maximum(deviation, DEAD * deviation.mean())
 
 
 class Standardizer(nn.Module):
@@ -24,7 +32,7 @@ class Standardizer(nn.Module):
         self.dim = dim
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_deviation", torch.ones(dim))
-        self._seen: Moments | None = None  # of this step, this rank
+        self._seen: Any = None  # Moments of this step, this rank; PHI-S has sums instead
         self._arriving: Callable[[], None] | None = None  # other ranks' moments of the last step
         self.register_state_dict_pre_hook(_settle)
 
@@ -49,16 +57,16 @@ class Standardizer(nn.Module):
 
     def normalise(self, tokens: Tensor) -> Tensor:
         """(..., D) in any dtype -> (..., D) fp32."""
-        return (tokens.float() - self.mean) / (self.deviation + EPS)
+        return (precise(tokens) - self.mean) / (self.deviation + EPS)
 
     def invert(self, standardised: Tensor) -> Tensor:
         """The tokens that `normalise` made these of."""
-        return standardised.float() * (self.deviation + EPS) + self.mean
+        return precise(standardised) * (self.deviation + EPS) + self.mean
 
     @torch.no_grad()
     def observe(self, tokens: Tensor) -> None:
         """Add a micro-batch to this step's moments."""
-        here = self._moments(tokens.detach().reshape(-1, self.dim).float())
+        here = self._moments(precise(tokens.detach().reshape(-1, self.dim)))
         self._seen = here if self._seen is None else merge([self._seen, here])
 
     def update(self, momentum: float, world: World | None = None) -> None:
@@ -71,18 +79,38 @@ class Standardizer(nn.Module):
             finish, self._arriving = self._arriving, None
             finish()
 
+    def freeze(self) -> None:
+        """Once nothing moves it any more."""
+
+    def odd(self) -> str:
+        """What is odd about these tokens, in words; nothing where nothing is. Reads from the device."""
+        deviation = self.deviation
+        if float(deviation.mean()) < 10 * EPS:
+            return "they are the same for every image: nothing can be learned from them"
+        dead = int((deviation < (1 + EPS) * DEAD * deviation.mean()).sum())
+        return f"{dead} of {self.dim} channels hardly ever vary; they count little" if dead else ""
+
     def _moments(self, x: Tensor) -> Moments:
         variance, mean = torch.var_mean(x, dim=0, correction=0)  # Welford's, so a large mean costs no digits
         count = torch.full((), float(len(x)), dtype=torch.float64, device=x.device)
         return Moments(count, mean.double(), variance.double() * len(x))
 
     @torch.no_grad()
-    def _move(self, batch: Moments, momentum: float) -> None:
+    def _move(self, batch: Any, momentum: float) -> None:
         deviation = (batch.m2 / (batch.count - 1)).sqrt() + EPS
         # one bad teacher output, on any rank, must not poison the statistics; one token has no deviation
         good = torch.isfinite(batch.mean).all() & torch.isfinite(deviation).all() & (batch.count > 1)
         for old, new in ((self.running_mean, batch.mean), (self.running_deviation, deviation)):
-            old.copy_(torch.where(good, (1 - momentum) * old.double() + momentum * new, old.double()))
+            moved = (1 - momentum) * old.double() + momentum * new
+            moved = moved if old is self.running_mean else floored(moved)
+            old.copy_(torch.where(good, moved, old.double()))
+
+
+class Fixed(Standardizer):
+    """Statistics that were read from a file."""
+
+    def observe(self, tokens: Tensor) -> None:
+        """They stay what they are."""
 
 
 def _settle(standardizer: Standardizer, *_: object) -> None:
@@ -95,11 +123,11 @@ class Unchanged(Standardizer):
 
     def normalise(self, tokens: Tensor) -> Tensor:
         """As they are, in fp32."""
-        return tokens.float()
+        return precise(tokens)
 
     def invert(self, standardised: Tensor) -> Tensor:
         """As they are."""
-        return standardised.float()
+        return precise(standardised)
 
     def observe(self, tokens: Tensor) -> None:
         """Nothing is remembered."""
@@ -113,22 +141,43 @@ def merge(parts: Sequence[Moments]) -> Moments:
     mean = (counts[:, None] * means).sum(0) / count
     between = means - mean
     m2 = torch.stack([p.m2 for p in parts]).sum(0)
-    if m2.dim() == 2:  # a scatter matrix
-        return Moments(count, mean, m2 + (counts[:, None] * between).mT @ between)
     return Moments(count, mean, m2 + (counts[:, None] * between.square()).sum(0))
 
 
 def update(standardizers: Sequence[Standardizer], momentum: float, world: World | None = None) -> None:
     """Move all of them at once: one small message per rank and step, which may arrive until the next step needs it."""
-    seen = [(s, s._seen) for s in standardizers if s._seen is not None]
     for standardizer in standardizers:
         standardizer.settle()
+    seen = [(s, s._seen) for s in standardizers if s._seen is not None]
+    for standardizer in standardizers:
         standardizer._seen = None
-    if momentum == 0 or not seen:  # frozen: nothing to send
+        if momentum == 0:  # frozen: nothing to send
+            standardizer.freeze()
+    if momentum == 0 or not seen:
         return
     if world is None or world.size == 1:
         for standardizer, moments in seen:
             standardizer._move(moments, momentum)
+        return
+    sums = [(s, m) for s, m in seen if isinstance(m, Tensor)]
+    _summed(sums, momentum, world)
+    _gathered([(s, m) for s, m in seen if not isinstance(m, Tensor)], momentum, world)
+
+
+def _summed(seen: list[tuple[Standardizer, Tensor]], momentum: float, world: World) -> None:
+    """Sums that are exact in fp64, so that it does not matter who adds them in which order."""
+    for standardizer, sums in seen:
+        arrived = world.sum_soon(sums)
+
+        def finish(standardizer: Standardizer = standardizer, arrived: Callable[[], Tensor] = arrived) -> None:
+            standardizer._move(arrived(), momentum)
+
+        standardizer._arriving = finish
+
+
+def _gathered(seen: list[tuple[Standardizer, Moments]], momentum: float, world: World) -> None:
+    """Everybody's moments, merged in the order of ranks."""
+    if not seen:
         return
     # fp32 on the wire: 45 KB for UNIC-L
     sizes = [(m.count.numel(), m.mean.numel(), m.m2.numel()) for _, m in seen]
@@ -137,14 +186,10 @@ def update(standardizers: Sequence[Standardizer], momentum: float, world: World 
 
     def finish() -> None:
         rows = arrived().double().split([n for size in sizes for n in size], dim=1)  # each (W, n)
-        for i, (standardizer, moments) in enumerate(seen):
+        for i, (standardizer, _) in enumerate(seen):
             standardizer._arriving = None
-            count, mean, m2 = (
-                t.unflatten(1, like.shape) if like.dim() else t[:, 0]
-                for t, like in zip(rows[3 * i : 3 * i + 3], (moments.count, moments.mean, moments.m2), strict=True)
-            )
-            parts = [Moments(*part) for part in zip(count, mean, m2, strict=True)]
-            standardizer._move(merge(parts), momentum)
+            count, mean, m2 = rows[3 * i : 3 * i + 3]
+            standardizer._move(merge([Moments(*part) for part in zip(count[:, 0], mean, m2, strict=True)]), momentum)
 
     for standardizer, _ in seen:
         standardizer._arriving = finish

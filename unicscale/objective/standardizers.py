@@ -7,24 +7,26 @@ from pathlib import Path
 from safetensors import safe_open
 
 from unicscale.errors import RecipeError
+from unicscale.objective.cone import Cone
 from unicscale.objective.phi_s import PhiS
-from unicscale.objective.standardize import Standardizer, Unchanged
+from unicscale.objective.standardize import Fixed, Standardizer, Unchanged
 from unicscale.recipe.sections import Standardize
 
 
-def make_standardizer(section: Standardize, dim: int, where: tuple[str, str] = ("", "")) -> Standardizer:
+def make_standardizer(
+    section: Standardize, dim: int, where: tuple[str, str] = ("", ""), *, cone: bool = False
+) -> Standardizer:
     """What the recipe asks for; `where` is (teacher, summary | patches), which a file of statistics needs."""
-    standardizer = empty_standardizer(section, dim)
-    if section.kind == "file":
+    standardizer = Cone(dim) if cone else empty_standardizer(section, dim, where[1])
+    if section.of(where[1]) == "file":
         _read(standardizer, section.path or "", ".".join(where))
     return standardizer
 
 
-def empty_standardizer(section: Standardize, dim: int) -> Standardizer:
-    """Of the recipe's kind, with nothing in it yet."""
-    if section.kind == "phi_s":
-        return PhiS(dim)
-    return Unchanged(dim) if section.kind == "none" else Standardizer(dim)
+def empty_standardizer(section: Standardize, dim: int, token: str = "") -> Standardizer:
+    """Of the recipe's kind for `summary` or `patches`, with nothing in it yet."""
+    kinds = {"phi_s": PhiS, "none": Unchanged, "file": Fixed}
+    return kinds.get(section.of(token), Standardizer)(dim)
 
 
 def _read(standardizer: Standardizer, path: str, key: str) -> None:

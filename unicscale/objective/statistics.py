@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unicscale.contracts import Features, Moments
 from unicscale.errors import DataError
-from unicscale.objective.standardize import EPS, Standardizer, merge
+from unicscale.objective.standardize import EPS, Standardizer, floored, merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ def estimate(batches: Iterable[Features]) -> dict[str, TokenStatistics]:
     rows: dict[str, Tensor] = {}
     for batch in batches:
         for kind, tokens in zip(Features._fields, batch, strict=True):
+            if tokens is None:
+                continue
             flat = tokens.reshape(-1, tokens.shape[-1]).float()
             variance, mean = torch.var_mean(flat, dim=0, correction=0)
             count = torch.tensor(float(len(flat)), dtype=torch.float64, device=flat.device)
@@ -50,7 +52,7 @@ def estimate(batches: Iterable[Features]) -> dict[str, TokenStatistics]:
             rows[kind] = rows.get(kind, torch.zeros_like(sums)) + sums
     if not rows:
         raise DataError("no images: statistics need at least a few.")
-    return {kind: _summarise(moments[kind][0], rows[kind]) for kind in moments}
+    return {kind: _summarise(moments[kind][0], rows[kind]) for kind in rows}
 
 
 def _summarise(moments: Moments, sums: Tensor) -> TokenStatistics:
@@ -62,7 +64,7 @@ def _summarise(moments: Moments, sums: Tensor) -> TokenStatistics:
         deviation_per_sample=per_sample,
         deviation_per_channel=float(deviation.mean()),
         mean=moments.mean.float().cpu(),
-        deviation=(deviation + EPS).float().cpu(),
+        deviation=floored(deviation + EPS).float().cpu(),
     )
 
 

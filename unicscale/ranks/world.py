@@ -136,6 +136,19 @@ class World:
 
         return finish
 
+    def sum_soon(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """The sum over ranks, in place; the call returns at once, calling its result waits for it."""
+        if self.size == 1:
+            return lambda: tensor
+        work = dist.all_reduce(tensor, group=None if tensor.is_cuda else self.control, async_op=True)
+
+        def finish() -> Tensor:
+            assert work is not None
+            work.wait()
+            return tensor
+
+        return finish
+
     def broadcast_object(self, value: Any) -> Any:
         """What rank 0 has, everywhere."""
         if self.size == 1:

@@ -213,9 +213,9 @@ def _planned(stage: sections.Stage, first: int, pace: Pace, where: str) -> Plann
 
 
 def _frozen_from(standardize: sections.Standardize, pace: Pace, total: int) -> int | None:
-    if standardize.kind in ("file", "none"):
+    if standardize.kinds <= {"file", "none"} and standardize.freeze_after is None:
         return 0
-    if standardize.kind == "running" and standardize.freeze_after is None:
+    if standardize.kinds & {"running"} and standardize.freeze_after is None:
         return None
     after = FREEZE_AFTER if standardize.freeze_after is None else standardize.freeze_after
     return max(1, pace.duration(after, total, "standardize.freeze_after"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from unicscale import rng
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen, normalise
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen, Widths, normalise
 from unicscale.recipe import sections
 from unicscale.student.projector import Projector, build_projector, refuse_idle_blocks
 from unicscale.student.trunk import Trunk, build_trunk
@@ -45,11 +45,14 @@ class Student(nn.Module):
         return initial(name, shape, seed, patch=self.trunk.patch, layer_scale=self.trunk.layer_scale)
 
 
-def build_student(section: sections.Student, projector: sections.Projector, dims: dict[str, int], size: int) -> Student:
-    """The whole student on meta: no memory, no values."""
+def build_student(
+    section: sections.Student, projector: sections.Projector, dims: Mapping[str, Widths | int], size: int
+) -> Student:
+    """The whole student on meta: no memory, no values. `dims`: how wide each teacher's tokens are."""
     trunk = build_trunk(section, size)
+    teachers = {name: Widths.of(wide) for name, wide in dims.items()}
     with torch.device("meta"):
-        head = build_projector(projector, width=trunk.width, depth=trunk.depth, prefix=trunk.prefix, dims=dims)
+        head = build_projector(projector, widths=trunk.widths, prefix=trunk.prefix, teachers=teachers)
     refuse_idle_blocks(head, trunk.depth)
     return Student(trunk, head)
 

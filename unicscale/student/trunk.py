@@ -74,6 +74,11 @@ class Trunk(nn.Module):
         x = self.norm(x)
         return outputs, Features(x[:, 0], x[:, self.prefix :])
 
+    @property
+    def widths(self) -> list[int]:
+        """Of each block's output."""
+        return [self.width] * self.depth
+
     def _embed(self, x: Tensor, grid: Grid) -> Tensor:
         positions = self.pos_embed if grid == self.grid else resize_positions(self.pos_embed, self.grid, grid)
         positions = positions.to(x.dtype)

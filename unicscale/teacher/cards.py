@@ -47,7 +47,7 @@ def introduce(name: str, section: TeacherSection, place: Place = lambda where: "
     """One line on a recipe's teacher: what it is, whose it is, where its weights are; refuses what cannot run."""
     described = describe(name, section, place)
     spec = described.spec
-    what = f"{name}: {spec.dim} wide, patch {spec.patch}, native {spec.size} px, {spec.licence}"
+    what = f"{name}: {described.widths.said}, patch {spec.patch}, native {spec.size} px, {spec.licence}"
     if section.weights == "random":
         return f"{what}; random weights"
     file = described.file

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicscale.contracts import TeacherSpec
+from unicscale.contracts import Features, TeacherSpec, Widths
+from unicscale.errors import RecipeError
 from unicscale.ranks.exits import nobody_leaves
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import files
@@ -24,6 +25,13 @@ class Described:
     plugin: Teacher
     options: Any
     spec: TeacherSpec
+
+    @property
+    def widths(self) -> Widths:
+        """Of the tokens that are matched: those that it has, or those of them that the recipe names."""
+        named = self.section.tokens or Features._fields
+        of = self.spec.widths
+        return Widths(*(wide if kind in named else None for kind, wide in zip(Features._fields, of, strict=True)))
 
     @property
     def brings_its_own(self) -> bool:
@@ -54,4 +62,12 @@ def describe(name: str, section: TeacherSection, place: Place = lambda where: ""
     plugin = find(name, section)
     with nobody_leaves(f"teacher '{name}'"):
         options = options_of(plugin, name, section.options, place)
-        return Described(name, section, plugin, options, plugin.spec(options))
+        spec = plugin.spec(options)
+    for kind in section.tokens or ():
+        if kind not in spec.tokens:
+            at = place(("teachers", name, "tokens"))
+            raise RecipeError(
+                f"{f'{at}: ' if at else ''}'teachers.{name}.tokens': this teacher has no {kind}, only "
+                f"{' and '.join(spec.tokens)}."
+            )
+    return Described(name, section, plugin, options, spec)

@@ -25,7 +25,8 @@ def quantise(one: Frozen, device: torch.device) -> None:
     pixels = probe(one.spec.size).to(device)
     exact = one(pixels)
     quantize_(one.module, config, filter_fn=lambda module, name: _suits(module))
-    cosine = min(float(worst_cosine(a, b)) for a, b in zip(exact, one(pixels), strict=True))
+    both = zip(exact, one(pixels), strict=True)
+    cosine = min(float(worst_cosine(a, b)) for a, b in both if a is not None and b is not None)
     if not cosine >= LEAST_COSINE:
         raise TeacherError(
             f"teacher '{one.name}': in fp8 its tokens keep a cosine of {cosine:.5f} to those in bf16; "

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, TeacherSpec, normalise
+from unicscale.contracts import Features, TeacherSpec, Widths, normalise
 from unicscale.errors import TeacherError
 from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
-from unicscale.teacher import files, weights
+from unicscale.teacher import door, files, weights
 from unicscale.teacher.described import Described, describe
 from unicscale.teacher.options import literals
 from unicscale.teacher.plugin import Teacher
@@ -27,10 +27,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Frozen(nn.Module):
     """One teacher's module behind one forward: the only entry that sharded modules allow."""
 
-    def __init__(self, plugin: Teacher, options: Any, name: str) -> None:
+    def __init__(self, plugin: Teacher, options: Any, name: str, widths: Widths | None = None) -> None:
         super().__init__()
         self.plugin, self.options, self.name = plugin, options, name
         self.spec: TeacherSpec = plugin.spec(options)
+        self.widths = widths or self.spec.widths  # of the tokens that a student is to match
         with torch.device("meta"), nobody_leaves(f"teacher '{name}'"):
             self.module = plugin.build(options)
         self.requires_grad_(False).eval()
@@ -41,15 +42,15 @@ class Frozen(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Tokens of uint8 pixels, or of floats that are already in this teacher's normalisation."""
-        height, width = images.shape[-2:]
-        if height % self.spec.patch or width % self.spec.patch:
-            raise TeacherError(
-                f"teacher '{self.name}': {height}×{width} pixels are no multiple of its patch of {self.spec.patch}."
-            )
+        door.refuse_pixels(self.name, self.spec, images)
         if not images.dtype.is_floating_point:
             images = normalise(images, self.spec.mean, self.spec.std)
-        dtype = next(p.dtype for p in self.module.parameters() if p.dtype.is_floating_point)
-        return Features(*self.plugin.forward(self.module, images.to(dtype)))
+        dtype = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
+        # its own copy: what a teacher does to its images is no other teacher's affair
+        images = images.to(dtype, copy=True)
+        with door.named(self.name, self.plugin):
+            said = self.plugin.forward(self.module, images)
+        return door.checked(said, self.name, self.spec, images)
 
     def classify(self, summary: Tensor) -> Tensor:
         """Logits of the teacher's own classifier: (B, D) -> (B, classes)."""
@@ -85,7 +86,7 @@ def open_teacher(
 def frozen_of(name: str, section: TeacherSection) -> Frozen:
     """The teacher that a section describes, on meta, without weights."""
     described = describe(name, section)
-    return Frozen(described.plugin, described.options, name)
+    return Frozen(described.plugin, described.options, name, described.widths)
 
 
 def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Frozen:

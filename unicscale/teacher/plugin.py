@@ -50,7 +50,10 @@ class Teacher(ABC):
         return ()
 
     def forward(self, module: nn.Module, images: Tensor) -> Features:
-        """Tokens of images that are already in this teacher's own normalisation; row-major patches."""
+        """Tokens of images that are already in this teacher's own normalisation; row-major patches.
+
+        What the spec does not name among its `tokens` is left out or None; the core holds the rest against the spec.
+        """
         return module(images)
 
     # --- optional -------------------------------------------------------------------------------

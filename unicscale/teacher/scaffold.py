@@ -56,6 +56,8 @@ class {title}(Teacher):
         return TeacherSpec(
             dim=192, patch=16, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, licence=self.licence,
             weights=Weights(self.files["tiny"]),
+            # tokens=("patches",) where it has no summary; patch_dim=... where its patches have another width;
+            # patch is the stride: how many pixels a side one cell stands for; multiple=... where sides need another
         )
 
     def build(self, options: Options) -> Any:

@@ -3,100 +3,119 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, TeacherSpec, normalise
+from unicscale.contracts import Features, TeacherSpec, Widths, normalise
 from unicscale.engine import Engine
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
+from unicscale.objective.cone import Cone
+from unicscale.objective.grid import on_grid
 from unicscale.objective.standardize import update
 from unicscale.objective.standardizers import make_standardizer
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
-from unicscale.recipe.sections import EngineSection, Standardize, TeacherSection
-from unicscale.teacher import fp8, weights
+from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
+from unicscale.teacher import door, fp8, weights
 from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of
+from unicscale.teacher.grid import Policy, drawn, every_size, input_size
+
+LARGEST = 1e15  # of a token: its square is still a number in fp32
 
 
 class Teachers:
     """All of a run's teachers; holds no weights that a checkpoint would want, only running statistics."""
 
     def __init__(
-        self, frozen: dict[str, Frozen], placed: Mapping[str, nn.Module], policies: Mapping[str, str | int],
-        standardize: Standardize, student_patch: int, device: torch.device, world: World | None,
+        self, frozen: dict[str, Frozen], placed: Mapping[str, nn.Module], policies: Mapping[str, Policy],
+        standardize: Standardize, loss: LossSection, student_patch: int, device: torch.device, world: World | None,
+        cones: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.frozen, self.placed, self.policies, self.world = frozen, placed, policies, world
-        self.student_patch = student_patch
-        self.dims = {name: f.spec.dim for name, f in frozen.items()}
+        self.student_patch, self.loss = student_patch, loss
+        self.widths = {name: one.widths for name, one in frozen.items()}
         self.statistics = nn.ModuleDict(
             {
-                f"{name}/{kind}": make_standardizer(standardize, dim, (name, kind))
-                for name, dim in self.dims.items()
-                for kind in Features._fields
+                f"{name}/{kind}": make_standardizer(
+                    standardize, wide, (name, kind), cone=kind == "summary" and name in cones
+                )
+                for name, widths in self.widths.items()
+                for kind, wide in widths._asdict().items()
+                if wide is not None
             }
         ).to(device)
         self._broken = {name: torch.zeros((), dtype=torch.bool, device=device) for name in frozen}
+        self._remarked: set[str] = set()
         sharded = any(hasattr(p, "ds_id") or hasattr(p, "placements") for f in frozen.values() for p in f.parameters())
         # sharded parameters are rebuilt in place around each forward, which inference tensors do not allow
         self._without_graph = torch.no_grad if sharded else torch.inference_mode
 
     @classmethod
     def build(
-        cls, sections: Mapping[str, TeacherSection], standardize: Standardize, *,
+        cls, sections: Mapping[str, TeacherSection], standardize: Standardize, *, loss: LossSection | None = None,
         student_patch: int, engine: Engine, engine_section: EngineSection, world: World,
     ) -> Teachers:  # fmt: skip
         """Find, build, place and fill every teacher; rank 0 reads, the others receive."""
+        loss = loss or LossSection()
         frozen, placed = {}, {}
         for name, section in sections.items():
             one = frozen[name] = frozen_of(name, section)
             placed[name] = _place(one, section, engine, engine_section, world)
         policies = {name: section.resolution for name, section in sections.items()}
-        return cls(frozen, placed, policies, standardize, student_patch, world.device, world)
+        cones = loss.angles(sections)
+        return cls(frozen, placed, policies, standardize, loss, student_patch, world.device, world, cones)
 
     @staticmethod
     def survey(
         sections: Mapping[str, TeacherSection], *, student_patch: int, sizes: Iterable[int], world: World
     ) -> None:
-        """Refuse what can be refused before anything is built: options, sizes, and files that do not fit."""
+        """Refuse what can be refused before anything is built: options, sizes, answers, and files that do not fit."""
+        sizes = list(sizes)
         for name, section in sections.items():
             one = frozen_of(name, section)
-            for size in sizes:
-                input_size(one.spec, section.resolution, size, student_patch, name)
+            door.rehearse(
+                one, (n for size in sizes for n in every_size(one.spec, section.resolution, size, student_patch, name))
+            )
             _together(world, lambda one=one, section=section: state_of(one, section))
 
     @staticmethod
-    def dims_of(sections: Mapping[str, TeacherSection]) -> dict[str, int]:
-        """Each teacher's width, without building it."""
-        return {name: describe(name, section).spec.dim for name, section in sections.items()}
+    def widths_of(sections: Mapping[str, TeacherSection]) -> dict[str, Widths]:
+        """How wide each teacher's matched tokens are, without building it."""
+        return {name: describe(name, section).widths for name, section in sections.items()}
 
-    def __call__(self, images: Tensor, *, observe: bool = True) -> dict[str, Features]:
-        """Standardised targets on the student's grid of uint8 images (B, 3, H, W); the statistics see them.
+    def __call__(
+        self, images: Tensor, *, observe: bool = True, key: tuple[int, int] | None = None
+    ) -> dict[str, Features]:
+        """Standardised targets of uint8 images (B, 3, H, W); with `observe`, the statistics see them.
 
-        With `observe=False`, for validation, they do not.
+        On the student's grid, or on each teacher's own where `loss.grid` is `larger`. `key` is (seed, step): it draws a
+        size where a teacher has several.
         """
         size = images.shape[-1]
-        grid = size // self.student_patch
         prepared: dict[Any, Tensor] = {}
         targets: dict[str, Features] = {}
         for name, one in self.frozen.items():
-            side = input_size(one.spec, self.policies[name], size, self.student_patch, name)
+            side = input_size(one.spec, drawn(self.policies[name], name, key), size, self.student_patch, name)
             with self._without_graph():
                 raw = self.placed[name](_pixels(images, one.spec, side, prepared))
             # copied outside of inference mode: the loss saves its targets for backward
-            summary = raw.summary.to(torch.float32, copy=True)
-            patches = on_grid(raw.patches.to(torch.float32, copy=True), grid)
-            finite = torch.isfinite(summary).all() & torch.isfinite(patches).all()
+            tokens = {
+                kind: said.to(torch.float32, copy=True)
+                for kind, said, wide in zip(Features._fields, raw, one.widths, strict=True)
+                if wide is not None
+            }
+            if "patches" in tokens and self.loss.grid == "student":
+                tokens["patches"] = on_grid(tokens["patches"], size // self.student_patch, self.loss.resize)
+            finite = torch.stack([(t.abs() < LARGEST).all() for t in tokens.values()]).all()
             self._broken[name] |= ~finite
-            targets[name] = Features(
-                self._standardise(name, "summary", summary, observe),
-                self._standardise(name, "patches", patches, observe),
-            )
+            standardised = {kind: self._standardise(name, kind, t, observe) for kind, t in tokens.items()}
+            targets[name] = Features(standardised.get("summary"), standardised.get("patches"))
         return targets
 
     def _standardise(self, name: str, kind: str, tokens: Tensor, observe: bool) -> Tensor:
@@ -104,6 +123,22 @@ class Teachers:
         if observe:
             statistics.observe(tokens)
         return statistics.normalise(tokens)  # with what was known before this batch
+
+    def spread(self) -> dict[str, Tensor]:
+        """Each teacher's dispersion of summaries, where the loss measures angles against it."""
+        modules: dict[str, Any] = dict(self.statistics.items())
+        return {n.rpartition("/")[0]: cone.dispersion for n, cone in modules.items() if isinstance(cone, Cone)}
+
+    def remark(self) -> None:
+        """Say what is odd about the teachers' tokens, each once; reads from the device, so at log steps only."""
+        modules: dict[str, Any] = dict(self.statistics.items())
+        found = {name.replace("/", ", "): m.odd() for name, m in modules.items()}
+        for name, broken in self._broken.items():
+            found[name] = f"some of its tokens are not finite, or larger than {LARGEST:.0e}" if bool(broken) else ""
+        for name, said in found.items():
+            if said and name not in self._remarked:
+                self._remarked.add(name)
+                say.warning("teacher %s: %s", name, said)
 
     def update(self, momentum: float) -> None:
         """Once per optimiser step: merge what all ranks observed into the running statistics."""
@@ -139,8 +174,8 @@ def _place(one: Frozen, section: TeacherSection, engine: Engine, defaults: Engin
     took = time.monotonic() - started
     source = "random weights" if section.weights == "random" else section.weights
     say.info(
-        "teacher %s: %d wide, %.0f M parameters in %s, %s, from %s, %.1f s",
-        one.name, one.spec.dim, count / 1e6, dtype, one.spec.licence, source, took,
+        "teacher %s: %s, %.0f M parameters in %s, %s, from %s, %.1f s",
+        one.name, one.widths.said, count / 1e6, dtype, one.spec.licence, source, took,
     )  # fmt: skip
     return placed
 
@@ -158,35 +193,6 @@ def _pixels(images: Tensor, spec: TeacherSpec, side: int, prepared: dict[Any, Te
     if (colours, side) not in prepared:
         prepared[colours, side] = F.interpolate(prepared[colours], (side, side), mode="bicubic", antialias=True)
     return prepared[colours, side]
-
-
-def input_size(spec: TeacherSpec, policy: str | int, size: int, student_patch: int, name: str) -> int:
-    """How many pixels this teacher is shown when the student sees `size`."""
-    if policy == "native":
-        return spec.size
-    wanted = {"same_grid": size // student_patch * spec.patch, "student": size}.get(str(policy), policy)
-    wanted = int(wanted)
-    if spec.fixed_size and wanted != spec.size:
-        if policy == "same_grid":
-            return spec.size  # its patch map is resized instead
-        raise RecipeError(
-            f"'teachers.{name}.resolution': this teacher understands {spec.size} pixels only, not {wanted}."
-        )
-    if wanted % spec.patch:
-        raise RecipeError(
-            f"'teachers.{name}.resolution': {wanted} pixels are no multiple of its patch of {spec.patch}.\n"
-            "  `same_grid` shows it the size that gives the student's grid."
-        )
-    return wanted
-
-
-def on_grid(patches: Tensor, grid: int) -> Tensor:
-    """A square patch map (B, N, D), bilinearly on the student's grid: (B, grid², D)."""
-    own = int(patches.shape[1] ** 0.5)
-    if own == grid:
-        return patches
-    maps = patches.transpose(1, 2).unflatten(2, (own, own))
-    return F.interpolate(maps, (grid, grid), mode="bilinear").flatten(2).transpose(1, 2)
 
 
 def _together(world: World, read: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:

@@ -90,10 +90,19 @@ def which(subject: Subject, wanted: str | None, ability: str) -> list[str]:
     if wanted is not None and wanted not in subject.taught_by:
         taught = ", ".join(subject.taught_by) or "nobody: it has no projector"
         raise RecipeError(f"{subject.name} has no projector for '{wanted}'; it was taught by {taught}.")
+    silent = subject.notes.get("without summary", [])
+    if wanted in silent:
+        raise RecipeError(
+            f"{subject.name} was taught patches only by '{wanted}': there is no summary of it to classify by."
+        )
     found = []
     for name in [wanted] if wanted else subject.taught_by:
         plugin = subject.notes.get("plugins", {}).get(name)
-        if plugin is not None and getattr(type(plugin), ability) is not getattr(Teacher, ability):
+        if (
+            name not in silent
+            and plugin is not None
+            and getattr(type(plugin), ability) is not getattr(Teacher, ability)
+        ):
             found.append(name)
     return found
 

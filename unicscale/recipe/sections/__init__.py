@@ -25,9 +25,13 @@ from unicscale.recipe.sections.objective import (
     ManualWeights,
     NoBalance,
     OwnData,
+    OwnLoss,
     RandomTeacher,
     Standardize,
+    SummaryTerms,
     TeacherDropping,
+    Terms,
+    TokenWeights,
 )
 from unicscale.recipe.sections.recipe import Recipe
 from unicscale.recipe.sections.stages import LearningRate, Stage
@@ -55,6 +59,7 @@ __all__ = [
     "NonNegative",
     "Offload",
     "OwnData",
+    "OwnLoss",
     "Positive",
     "Projector",
     "RandomTeacher",
@@ -65,8 +70,11 @@ __all__ = [
     "Stage",
     "Standardize",
     "Student",
+    "SummaryTerms",
     "TeacherDropping",
     "TeacherSection",
+    "Terms",
+    "TokenWeights",
     "Track",
     "TransformerProjector",
     "Unit",

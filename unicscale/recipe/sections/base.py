@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,11 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def unless(default: Any) -> Any:
+    """A key that a resolved recipe leaves out where it says nothing new: those of older runs stay what they are."""
+    return Field(exclude_if=lambda value: value == default)
 
 
 def one_line(text: str) -> str:

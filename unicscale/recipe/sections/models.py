@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, Section
+from unicscale.recipe.sections.base import Count, NonNegative, Section, unless
+from unicscale.recipe.sections.objective import OwnLoss, TokenWeights
 
 # width, depth, heads; every other name is timm's
 SHORT_NAMES = {
@@ -50,7 +51,19 @@ class TeacherSection(BaseModel):
     shard: Literal["auto", "full", "none"] = "auto"
     dtype: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"  # auto: the engine's
     compile: bool | None = None  # None: the engine's
-    resolution: Literal["same_grid", "native", "student"] | int = "same_grid"
+    resolution: Literal["same_grid", "native", "student"] | Count | list[Count] = "same_grid"  # a list: drawn per step
+    tokens: list[Literal["summary", "patches"]] | None = None  # those that are matched; None: all that it has
+    weight: TokenWeights | None = None  # of its summary and of its patches in the loss; None: 1 and 1
+    loss: OwnLoss | None = None  # where it is answered by another loss than the other teachers
+
+    @field_validator("tokens", "resolution")
+    @classmethod
+    def _said_once(cls, value: Any) -> Any:
+        if isinstance(value, list) and not value:
+            raise ValueError("the list is empty")
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ValueError("the list says something twice")
+        return value
 
     @property
     def options(self) -> dict[str, Any]:
@@ -77,6 +90,8 @@ class MLP(Section):
     hidden: Count | None = None  # None: four times the student's width
     layers: Annotated[int, Field(ge=0, le=3)] = 1
     shared: bool = False
+    norm: Annotated[bool, unless(False)] = False  # LayerNorm before each GELU
+    bias: Annotated[bool, unless(True)] = True  # in the linear layers
 
 
 class TransformerProjector(Section):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import DURATION, DURATIONS, NonNegative, Section, Unit
+from unicscale.recipe.sections.base import DURATION, DURATIONS, NonNegative, Positive, Section, Unit, unless
+
+Kind = Literal["running", "frozen", "file", "none", "phi_s"]
 
 
 class Standardize(Section):
     """How teacher tokens come to zero mean and unit deviation."""
 
-    kind: Literal["running", "frozen", "file", "none", "phi_s"] = "running"
+    kind: Kind = "running"
+    summary: Kind | None = None  # None: as `kind` says
+    patches: Kind | None = None
     momentum_start: Unit = 1.0
     momentum_end: Unit = 0.001
     freeze_after: str | int | None = None  # a duration; for `frozen` and `phi_s`
@@ -20,11 +25,25 @@ class Standardize(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Standardize:
-        if self.kind == "file" and not self.path:
+        if "file" in self.kinds and not self.path:
             raise ValueError("kind 'file' needs a 'path'; `unicscale teachers stats` writes such a file")
         if self.freeze_after is not None and not DURATION.fullmatch(str(self.freeze_after)):
             raise ValueError(f"freeze_after '{self.freeze_after}' is no duration: {DURATIONS}")
+        if self.freeze_after is None and "running" in self.kinds and self.kinds & {"frozen", "phi_s"}:
+            raise ValueError(
+                "running statistics move to the end of the run and the others are frozen: they share one pace. "
+                "Say when all of them stop: freeze_after"
+            )
         return self
+
+    @property
+    def kinds(self) -> set[str]:
+        """Those in use."""
+        return {self.of("summary"), self.of("patches")}
+
+    def of(self, token: str) -> Kind:
+        """The kind for `summary` or `patches`."""
+        return {"summary": self.summary, "patches": self.patches}.get(token) or self.kind
 
 
 class TeacherDropping(Section):
@@ -72,19 +91,99 @@ Balance = Annotated[
 ]
 
 
-class LossSection(Section):
-    """Cosine and smooth-L1, and who teaches which image."""
+class Terms(Section):
+    """How an answer's distance to its target is made up; a kind that is not named is not computed."""
 
-    cosine: NonNegative = 0.5
+    cosine: NonNegative = 0.0
+    smooth_l1: NonNegative = 0.0
+    mse: NonNegative = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _angles_have_a_cone(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "angle" in value and "angle" not in cls.model_fields:
+            raise ValueError("angle is for summaries: it is measured against the cone of a teacher's summaries")
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_minimise(self) -> Terms:
+        if not any(self.named.values()):
+            raise ValueError("all of them are 0: nothing is left to minimise")
+        return self
+
+    @property
+    def named(self) -> dict[str, float]:
+        """kind -> weight, of those that count."""
+        return {kind: weight for kind in type(self).model_fields if (weight := getattr(self, kind))}
+
+
+class SummaryTerms(Terms):
+    """Of a summary; `angle` is C-RADIOv4's, squared and over the teacher's own dispersion."""
+
+    angle: NonNegative = 0.0
+
+
+class TokenWeights(Section):
+    """How much each kind of a teacher's tokens counts (EUPE's gamma, AM-RADIO's lambda and gamma)."""
+
+    summary: NonNegative = 1.0
+    patches: NonNegative = 1.0
+
+    @model_validator(mode="after")
+    def _counts(self) -> TokenWeights:
+        if not (self.summary or self.patches):
+            raise ValueError("summary and patches both weigh 0: leave the teacher out")
+        return self
+
+
+class OwnLoss(Section):
+    """One teacher's own terms; what it leaves out is as `loss` says."""
+
+    summary: SummaryTerms | None = None
+    patches: Terms | None = None
+
+
+class LossSection(Section):
+    """What an answer's distance is made of, and who teaches which image."""
+
+    cosine: NonNegative = 0.5  # of summaries and patches alike, where they have no terms of their own
     smooth_l1: NonNegative = 0.5
+    summary: SummaryTerms | None = None
+    patches: Terms | None = None
+    beta: Annotated[Positive, unless(1.0)] = 1.0  # where smooth-L1 turns from a parabola into a line
+    # the grid on which patches are compared: the student's, or the larger of the two
+    grid: Annotated[Literal["student", "larger"], unless("student")] = "student"
+    resize: Annotated[Literal["bilinear", "bicubic"], unless("bilinear")] = "bilinear"  # how maps come onto it
     balance: Balance = TeacherDropping()
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> LossSection:
-        if self.cosine == 0 and self.smooth_l1 == 0:
+        if self.cosine == 0 and self.smooth_l1 == 0 and None in (self.summary, self.patches):
             raise ValueError("cosine and smooth_l1 are both 0: nothing is left to minimise")
         return self
 
-    def arguments(self) -> dict[str, Any]:
-        """What `distil` takes beside the balance, which may have a state."""
-        return {"cosine": self.cosine, "smooth_l1": self.smooth_l1}
+    @model_validator(mode="after")
+    def _one_grid_for_tokens(self) -> LossSection:
+        if self.grid == "larger" and isinstance(self.balance, TeacherDropping) and self.balance.per == "patch":
+            raise ValueError("balance.per: patch compares teachers token by token, on one grid: leave out grid: larger")
+        return self
+
+    def arguments(self, teachers: Mapping[str, Any]) -> dict[str, Any]:
+        """What `distil` takes beside the balance, which may have a state; `teachers` are the recipe's sections."""
+        own = {name: section.loss for name, section in teachers.items() if section.loss is not None}
+        return {
+            "cosine": self.cosine,
+            "smooth_l1": self.smooth_l1,
+            "summary": self.summary and self.summary.named,
+            "patches": self.patches and self.patches.named,
+            "own": {n: {token: terms.named for token, terms in loss if terms is not None} for n, loss in own.items()},
+            "weights": {n: dict(section.weight) for n, section in teachers.items() if section.weight is not None},
+            "beta": self.beta,
+            "grid": self.grid,
+            "resize": self.resize,
+        }
+
+    def angles(self, teachers: Mapping[str, Any]) -> set[str]:
+        """The teachers whose summaries are compared by angle."""
+        own = {name: section.loss and section.loss.summary for name, section in teachers.items()}
+        return {name for name, terms in own.items() if (terms or self.summary) and (terms or self.summary).angle}

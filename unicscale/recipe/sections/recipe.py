@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from unicscale.recipe.sections.data import Data, Source
 from unicscale.recipe.sections.engine import EngineSection
 from unicscale.recipe.sections.launch import Launch
 from unicscale.recipe.sections.models import Ladder, Projector, Student, TeacherSection
-from unicscale.recipe.sections.objective import LossSection, ManualWeights, OwnData, Standardize
+from unicscale.recipe.sections.objective import LossSection, ManualWeights, OwnData, Standardize, TeacherDropping
 from unicscale.recipe.sections.stages import Stage
 
 
@@ -61,6 +61,8 @@ class Recipe(Section):
         self._sizes_fit()
         self._blocks_exist()
         self._own_data_is_said()
+        self._tokens_are_comparable()
+        self._angles_are_of_raw_tokens()
         return self
 
     def _sizes_fit(self) -> None:
@@ -92,3 +94,29 @@ class Recipe(Section):
                 "loss.balance.kind: own_data, and no data set names its teachers. "
                 "Write data.train: [{path: ..., teachers: [...]}]."
             )
+
+    def _tokens_are_comparable(self) -> None:
+        balance = self.loss.balance
+        lacking = [n for n, section in self.teachers.items() if section.tokens and len(section.tokens) < 2]
+        if lacking and isinstance(balance, TeacherDropping) and balance.per == "patch":
+            raise ValueError(
+                f"loss.balance.per: patch compares teachers token by token, and teachers.{lacking[0]}.tokens names "
+                "one kind only. Use per: image."
+            )
+
+    def _angles_are_of_raw_tokens(self) -> None:
+        own = {f"teachers.{n}.loss.summary": s.loss.summary for n, s in self.teachers.items() if s.loss is not None}
+        asked = [key for key, terms in ({"loss.summary": self.loss.summary} | own).items() if terms and terms.angle]
+        if asked and self.standardize.of("summary") != "none":
+            raise ValueError(
+                f"{asked[0]}.angle wants summaries as they are: standardised ones have no cone, their mean is 0. "
+                "Set standardize.summary: none."
+            )
+        if asked and self.standardize.freeze_after is None and self.standardize.kinds <= {"none", "file"}:
+            raise ValueError(
+                f"{asked[0]}.angle: say how long the cone is estimated, standardize.freeze_after: 3000 steps"
+            )
+
+    def loss_arguments(self) -> dict[str, Any]:
+        """What `distil` takes beside balance, draws and statistics."""
+        return self.loss.arguments(self.teachers)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from unicscale.contracts import Widths
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
 from unicscale.student.projector.ladder import Ladder
@@ -15,31 +16,37 @@ from unicscale.student.projector.none import NoProjector
 from unicscale.student.projector.rung import Projector, Rung
 from unicscale.student.projector.transformer import TransformerProjector
 
-__all__ = ["Projector", "Rung", "build_projector", "dims_of", "refuse_idle_blocks"]
+__all__ = ["Projector", "Rung", "build_projector", "refuse_idle_blocks", "widths_of"]
 
 KINDS = {"ladder": Ladder, "mlp": TopMLP, "transformer": TransformerProjector, "none": NoProjector}
-# of several linear layers in a row, the last one's rows are the teacher's width
+# of several linear layers in a row, the last one's rows are the width of the teacher's tokens
 LINEAR = re.compile(
-    r"projector\.rungs\.(?:\d+\.heads\.(?P<teacher>[^.]+)\.\w+\.fc(?P<number>\d+)|(?P<reader>[^.]+)\.fc)\.weight"
+    r"projector\.rungs\.(?:\d+\.heads\.(?P<teacher>[^.]+)\.(?P<kind>\w+)\.fc(?P<number>\d+)"
+    r"|(?P<reader>[^.]+)\.fc(?:_(?P<reads>\w+))?)\.weight"
 )
 
 
 def build_projector(
-    section: sections.Projector, *, width: int, depth: int, prefix: int, dims: dict[str, int]
+    section: sections.Projector, *, widths: Sequence[int], prefix: int, teachers: Mapping[str, Widths]
 ) -> Projector:
-    """The projector for teachers of `dims`; forward: all blocks' raw outputs -> dict[str, Features]."""
-    return KINDS[section.kind](section, width=width, depth=depth, prefix=prefix, dims=dims)
+    """The projector for a student of these blocks; forward: all blocks' raw outputs -> dict[str, Features]."""
+    return KINDS[section.kind](section, widths=widths, prefix=prefix, teachers=teachers)
 
 
-def dims_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """The teachers that a student's weights answer, in order, and how wide each answer is."""
-    found: dict[str, tuple[int, int]] = {}
+def widths_of(weights: Mapping[str, Tensor]) -> dict[str, Widths]:
+    """The teachers that a student's weights answer, in order, and how wide: for files that do not say it."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
     for name, tensor in weights.items():
         match = LINEAR.fullmatch(name)
         if match and tensor.dim() == 2:
-            teacher, number = match["teacher"] or match["reader"], int(match["number"] or 0)
-            found[teacher] = max(found.get(teacher, (-1, 0)), (number, len(tensor)))
-    return {teacher: dim for teacher, (_, dim) in found.items()}
+            kinds = found.setdefault(match["teacher"] or match["reader"], {})
+            kind, layer = match["kind"] or match["reads"] or "tokens", (int(match["number"] or 0), len(tensor))
+            kinds[kind] = max(kinds.get(kind, layer), layer)
+    rows = {teacher: {kind: wide for kind, (_, wide) in kinds.items()} for teacher, kinds in found.items()}
+    return {
+        teacher: Widths(*(kinds.get(kind, kinds.get("tokens")) for kind in ("cls", "patch")))
+        for teacher, kinds in rows.items()
+    }
 
 
 def refuse_idle_blocks(head: Projector, depth: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, Widths
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
 from unicscale.student.projector.rung import Heads, Projector, joined, streams
@@ -21,23 +24,24 @@ class Ladder(Projector):
         self,
         section: sections.Ladder,
         *,
-        width: int,
-        depth: int,
+        widths: Sequence[int],
         prefix: int,
-        dims: dict[str, int],
+        teachers: Mapping[str, Widths],
         hidden: dict[int, int] | None = None,  # per block, where the section's rule does not hold
     ) -> None:
         super().__init__()
-        self.blocks = which_blocks(section.blocks, depth)
-        self.teachers, self.prefix, self.shared = list(dims), prefix, section.shared
+        last = len(widths) - 1
+        self.blocks = which_blocks(section.blocks, len(widths))
+        self.teachers, self.prefix = list(teachers), prefix
         self.fused: bool | None = None  # None: on an accelerator, where no rung is sharded on its own
         if hidden is None:
-            hidden = dict.fromkeys(self.blocks, section.hidden or width)
-            hidden[depth - 1] = section.last_hidden or 4 * width
+            hidden = {block: section.hidden or widths[block] for block in self.blocks}
+            hidden[last] = section.last_hidden or 4 * widths[last]
         self.rungs = nn.ModuleDict(
             {
                 str(block): Heads(
-                    {name: [width, hidden[block], dim] for name, dim in dims.items()},
+                    [widths[block], hidden[block]],
+                    teachers,
                     prefix=prefix,
                     shared=section.shared,
                     pre_norm=section.pre_norm,
@@ -58,20 +62,20 @@ class Ladder(Projector):
         for rung, x in zip(self.rungs.values(), tokens, strict=True):
             for name, part in rung(x).items():
                 # in fp32: a bf16 sum over 24 blocks would round 24 times
-                old = answers.get(name, (0.0, 0.0))
-                answers[name] = Features(*(a + p.float() for a, p in zip(old, part, strict=True)))
+                part = part.each(Tensor.float)
+                answers[name] = _sum(answers[name], part) if name in answers else part
         return answers
 
     def _fused(self, tokens: list[Tensor]) -> dict[str, Features]:
-        inputs = [streams(x, self.prefix, self.shared) for x in tokens]
-        rungs = list(self.rungs.values())
+        rungs: list[Any] = list(self.rungs.values())
+        inputs = [streams(x, self.prefix, rungs[0].kinds) for x in tokens]
         answers = {}
         for name in self.teachers:
             outputs = {}
-            for kind in inputs[0]:
+            for kind, _ in rungs[0].heads[name].named_children():
                 heads = [rung.get_submodule(f"heads.{name}.{kind}") for rung in rungs]
                 hidden = _hidden(heads, [x[kind] for x in inputs])
-                weight = torch.cat([head.get_parameter("fc2.weight") for head in heads], dim=1)  # (D_t, S)
+                weight = torch.cat([head.get_parameter("fc2.weight") for head in heads], dim=1)  # (D, S)
                 bias = torch.stack([head.get_parameter("fc2.bias") for head in heads]).sum(0)
                 # recomputed in backward: of the hidden layer only the pre-activation is kept
                 outputs[kind] = checkpoint(
@@ -85,11 +89,15 @@ class Ladder(Projector):
         return isinstance(weight, DTensor) or weight.numel() == 0  # FSDP2; ZeRO-3
 
 
+def _sum(one: Features, other: Features) -> Features:
+    return Features(*(None if a is None or b is None else a + b for a, b in zip(one, other, strict=True)))
+
+
 def _hidden(heads: list[nn.Module], inputs: list[Tensor]) -> Tensor:
     """Hidden layers before their GELU, side by side: (B, ..., S)."""
     one_token = inputs[0].dim() == 2
     without_norms = [name for name, _ in heads[0].named_children()] == ["fc1", "act1", "fc2"]
-    one_width = len({head.get_parameter("fc1.weight").shape for head in heads[:-1]}) == 1
+    one_width = len({head.get_parameter("fc1.weight").shape for head in heads[:-1]}) == 1  # never of a pyramid
     if not (one_token and without_norms and one_width):
         return torch.cat([_before_gelu(head, x) for head, x in zip(heads, inputs, strict=True)], dim=-1)
     # one token per image makes tiny products: they go as one batch, but for the last block's, which is wider

@@ -1,0 +1,231 @@
+"""Other papers' losses and standardisations against worked examples of their formulas, in fp64 and fp32."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.kit import places
+from unicscale.contracts import Features, Loss
+from unicscale.errors import RecipeError
+from unicscale.objective.balance import AdaLoss, TeacherDropping, build_balance
+from unicscale.objective.cone import Cone
+from unicscale.objective.grid import on_larger, side
+from unicscale.objective.loss import distil
+from unicscale.objective.phi_s import PhiS
+from unicscale.recipe import sections
+
+ZOO = places.GOLDEN / "zoo"
+VALUES: dict[str, Any] = json.loads((ZOO / "values.json").read_text())
+EUPE_PATCHES = {"cosine": 0.9, "smooth_l1": 0.1}
+
+
+def example(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    held = load_file(ZOO / f"{name}.safetensors")
+    return {n: t.to(dtype) if t.is_floating_point() else t for n, t in held.items()}
+
+
+def near(found: Tensor, wanted: Any) -> None:
+    rtol = 1e-10 if found.dtype == torch.float64 else 1e-5
+    wanted = torch.as_tensor(wanted, dtype=found.dtype)
+    torch.testing.assert_close(found, wanted, rtol=rtol, atol=rtol * float(wanted.abs().max()))
+
+
+def alone(answer: Features, target: Features, **how: Any) -> Loss:
+    """One teacher's loss, no teacher dropped."""
+    return distil({"t": answer}, {"t": target}, balance="none", **how)
+
+
+both_precisions = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+
+
+@both_precisions
+@pytest.mark.parametrize("resize", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_eupe_compares_patches_on_the_larger_grid(dtype: torch.dtype, resize: str, beta: float) -> None:
+    x = example("eupe", dtype)
+    answer = Features(x["cls_answer"], x["patch_answer"].flatten(1, 2))
+    target = Features(x["cls_target"], x["patch_target"].flatten(1, 2))
+    values, patch = VALUES["eupe"], VALUES["eupe"][f"patch_{resize}_beta{beta:.0f}"]
+    how = dict(summary={"cosine": 1.0}, patches=EUPE_PATCHES, beta=beta, grid="larger", resize=resize)
+    for gamma in (0.0, 1.0, 2.0):
+        loss = alone(answer, target, weights={"t": {"patches": gamma}}, **how)
+        near(2 * loss.total, values["cls"] + gamma * patch)
+        if beta == 1.0 and resize == "bicubic":
+            near(2 * loss.total, values[f"total_gamma{gamma:.0f}"])
+    near(loss.terms["loss/t/cls"], values["cls"])
+    near(loss.terms["loss/t/patch"], patch)
+    near(on_larger(answer.patches, target.patches, resize)[0], x[f"patch_answer_{resize}"].flatten(1, 2))
+
+
+@both_precisions
+def test_angles_are_measured_against_the_dispersion_of_the_teacher(dtype: torch.dtype) -> None:
+    x, values = example("angle_loss", dtype), VALUES["angle_loss"]
+    answer, spread = x["student"].requires_grad_(), torch.tensor(values["dispersion"], dtype=dtype)
+    how = dict(summary={"angle": 1.0}, spread={"t": spread})
+    loss = alone(Features(answer, None), Features(x["teacher"], None), **how)
+    near(2 * loss.total.detach(), values["loss"])
+    (2 * loss.total).backward()
+    near(answer.grad, x["gradient"])
+    for i, one in enumerate(x["each"]):
+        near(
+            2 * alone(Features(answer[i : i + 1], None), Features(x["teacher"][i : i + 1], None), **how).total.detach(),
+            one,
+        )
+    unknown = how | {"spread": {"t": torch.zeros((), dtype=dtype)}}
+    loss = alone(Features(answer, None), Features(x["teacher"], None), **unknown)
+    near(2 * loss.total.detach(), values["cosine_loss"])
+    equal = x["teacher"].clone().requires_grad_()
+    alone(Features(equal, None), Features(x["teacher"], None), **how).total.backward()
+    assert torch.equal(equal.grad, torch.zeros_like(equal)), "the slope at equality is cut off, not infinite"
+
+
+@both_precisions
+def test_a_cone_is_the_mean_direction_and_the_mean_squared_angle_to_it(dtype: torch.dtype) -> None:
+    x, cone = example("angle_loss", dtype), Cone(8).to(dtype)
+    assert torch.equal(cone(x["teacher"], momentum=1.0), x["teacher"]) and float(cone.dispersion) == 0
+    cone(x["teacher"], momentum=0.5)  # the same tokens: the direction stays, and is known now
+    near(F.normalize(cone.mean, dim=0), x["mean_direction"])
+    near(cone.dispersion, VALUES["angle_loss"]["dispersion"])
+
+
+@both_precisions
+def test_phi_s_is_that_of_its_paper(dtype: torch.dtype) -> None:
+    x, values = example("phi_s", dtype), VALUES["phi_s"]
+    standardizer = PhiS(12).to(dtype)
+    standardizer(x["tokens"], momentum=1.0)
+    near(standardizer.mean, x["mean"])
+    near(standardizer.covariance, x["covariance"])
+    near(standardizer.deviation, torch.full((12,), values["phi"], dtype=dtype))
+    z = standardizer.normalise(x["tokens"])
+    # ours is another Hadamard matrix of that order: behind it, the same coordinates with the same signs
+    near((z @ standardizer.signs) / 12**0.5, x["z"] @ x["hadamard"])
+    near(z.var(0), torch.ones(12))
+    near(torch.pdist(z), torch.pdist(x["tokens"]) / values["phi"])
+    near(standardizer.invert(z), x["tokens"])
+
+
+@both_precisions
+def test_siglino_sums_over_channels_where_mse_takes_the_mean(dtype: torch.dtype) -> None:
+    x, losses = example("per_image_mean", dtype), []
+    for answer, target in zip(*(x[n].split(x["tokens"].tolist()) for n in ("answer", "target")), strict=True):
+        loss = alone(Features(None, answer[None]), Features(None, target[None]), patches={"mse": 1.0})
+        losses.append(6 * 2 * loss.total)
+    near(torch.stack(losses), x["per_image"])
+    near(torch.stack(losses).mean(), VALUES["per_image_mean"]["loss"])
+
+
+@both_precisions
+def test_theias_cosine_over_the_whole_map_is_another_number_than_ours_over_each_token(dtype: torch.dtype) -> None:
+    x, values = example("theia", dtype), VALUES["theia"]
+    kinds = {"cosine": 0.9, "smooth_l1": 0.1, "mse": 0.0}
+    terms = alone(Features(None, x["answer"]), Features(None, x["target"]), patches=kinds).terms
+    near(terms["loss/t/patch/sl1"], values["smooth_l1"])
+    near(terms["loss/t/patch/mse"], values["mse"])
+    near(terms["loss/t/patch/cos"], values["per_token"])
+    assert abs(float(terms["loss/t/patch/cos"]) - values["cosine"]) > 1e-3
+
+
+def test_the_larger_of_two_grids_is_the_one_of_the_loss() -> None:
+    held = VALUES["independent_scales"]
+    for student, teachers in held["grid_of_the_loss"].items():
+        for teacher, wanted in teachers.items():
+            maps = (torch.zeros(1, (int(size) // held["patch"]) ** 2, 2) for size in (student, teacher))
+            assert [side(one) for one in on_larger(*maps, "bicubic")] == [wanted, wanted]
+
+
+# --- teachers that lack a kind of token -------------------------------------------------------------
+
+
+def unlike() -> tuple[dict[str, Features], dict[str, Features]]:
+    torch.manual_seed(3)
+    shapes = {"both": (4, 6), "dense": (None, 5), "global": (7, None)}
+    made = [
+        {
+            name: Features(None if s is None else torch.randn(6, s), None if p is None else torch.randn(6, 9, p))
+            for name, (s, p) in shapes.items()
+        }
+        for _ in range(2)
+    ]
+    return made[0], made[1]
+
+
+def token(answer: Tensor, target: Tensor) -> Tensor:
+    away = 1 - F.cosine_similarity(answer, target, dim=-1)
+    return (away + F.smooth_l1_loss(answer, target, reduction="none").mean(-1)) / 2
+
+
+def test_half_of_a_missing_token_is_missing_from_the_loss_and_the_whole_is_compared() -> None:
+    answers, targets = unlike()
+    seen = []
+
+    class Spy(TeacherDropping):
+        def forward(self, losses: Tensor, *rest: Any) -> Tensor:
+            seen.append(losses)
+            return super().forward(losses, *rest)
+
+    weights = {"both": {"summary": 1.0, "patches": 2.0}, "dense": {"patches": 2.0}}
+    loss = distil(answers, targets, balance=Spy(1.0), weights=weights)
+    summary = {n: token(answers[n].summary, targets[n].summary) for n in ("both", "global")}
+    patches = {n: token(answers[n].patches, targets[n].patches).mean(-1) for n in ("both", "dense")}
+    entering = torch.stack(
+        [(summary["both"] + 2 * patches["both"]) / 2, 2 * patches["dense"] / 2, summary["global"] / 2]
+    )
+    compared = torch.stack([(summary["both"] + 2 * patches["both"]) / 3, patches["dense"], summary["global"]])
+    torch.testing.assert_close(seen[0], compared)
+    worst = compared.argmax(0)
+    torch.testing.assert_close(loss.total, entering.gather(0, worst[None]).mean())
+
+
+def test_curves_exist_only_where_the_token_does() -> None:
+    terms = distil(*unlike(), balance="none").terms
+    assert {name for name in terms if name.count("/") == 2} == {
+        "loss/both/cls", "loss/both/patch", "loss/dense/patch", "loss/global/cls",
+    }  # fmt: skip
+    assert not any(name.startswith(("loss/dense/cls", "loss/global/patch")) for name in terms)
+
+
+def test_a_teacher_may_be_answered_by_another_loss_than_the_others() -> None:
+    answers, targets = unlike()
+    terms = distil(answers, targets, patches={"cosine": 1.0}, own={"dense": {"patches": {"mse": 1.0}}}).terms
+    apart = (answers["dense"].patches - targets["dense"].patches).square().mean()
+    torch.testing.assert_close(terms["loss/dense/patch"], apart)
+    assert "loss/both/patch/cos" in terms and "loss/dense/patch/cos" not in terms
+
+
+def test_adaloss_remembers_what_is_compared() -> None:
+    balance = AdaLoss(3)
+    answers, targets = unlike()
+    distil(answers, targets, balance=balance)
+    balance.update()
+    patches = token(answers["dense"].patches, targets["dense"].patches)
+    torch.testing.assert_close(balance.running[1], patches.mean())
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({"summary": {"mes": 1.0}}, r"loss: 'mes' is no kind of it\. Did you mean 'mse'\?"),
+        ({"summary": {"angle": 1.0}}, r"angle needs the teacher's dispersion"),
+        (
+            {"balance": build_balance(sections.TeacherDropping(per="patch"), ["both"])},
+            r"per: patch' .* 'dense' has no summary",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_by_name(how: dict[str, Any], text: str) -> None:
+    with pytest.raises(RecipeError, match=text):
+        distil(*unlike(), **how)
+
+
+def test_a_projector_that_answers_what_the_teacher_lacks_is_refused() -> None:
+    answers, targets = unlike()
+    answers["dense"] = answers["dense"]._replace(summary=torch.zeros(6, 4))
+    with pytest.raises(RecipeError, match=r"teachers\.dense: the projector answers summary, the teacher gives none"):
+        distil(answers, targets)
