@@ -25,6 +25,7 @@ from unicscale.engine import Piece
 from unicscale.errors import CheckpointError
 from unicscale.interop.description import Description
 from unicscale.interop.opened import Opened, Statistics
+from unicscale.interop.plausible import refuse_claims
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
 from unicscale.student.model import Student, build_student
@@ -137,9 +138,10 @@ def _rebuild(
 ) -> Opened:
     """Sizes of tables come from the tensors: a run may have changed its resolution since it began."""
     shapes = {name: t for name, t in held.shapes.items() if projectors or not name.startswith(PROJECTOR)}
+    dims = dims_of(shapes)
+    refuse_claims(description if dims else description.student, shapes, path)
     _refuse_another_depth(shapes, description.student, path)
     size = _size(shapes, description.student)
-    dims = dims_of(shapes)
     if description.projector is None or not dims:
         student = Student(build_trunk(description.student, size))
     else:
