@@ -45,9 +45,7 @@ def test_a_value_of_these_names_may_stand_in_no_recipe(
         assert "hunter2" not in str(refused.value)
 
 
-def test_an_address_with_a_password_is_a_secret_whatever_its_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_address_with_a_password_is_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "r.yaml").write_text(GOOD)
     monkeypatch.setenv("DATABASE_URL", "postgres://anna:hunter2@host/runs")
     with pytest.raises(RecipeError, match=r"the value of \$DATABASE_URL stands in"):
@@ -59,8 +57,8 @@ def test_an_address_with_a_password_is_a_secret_whatever_its_name(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("GIT_AUTHOR_NAME", "Anna Schmidt"), ("XAUTHORITY", "nothing-there"), ("SSH_AUTH_SOCK", "/tmp"), ("MY_KEY", "short"),
-     ("DATA", "/data/imagenet"), ("HOME", "/root/anybody"), ("KEYTIMEOUT", "123456789")],
+    [("GIT_AUTHOR_NAME", "Anna Schmidt"), ("XAUTHORITY", "nothing-there"), ("SSH_AUTH_SOCK", "/tmp"),
+     ("MY_KEY", "short"), ("DATA", "/data/imagenet"), ("HOME", "/root/anybody"), ("KEYTIMEOUT", "123456789")],
 )  # fmt: skip
 def test_other_values_are_no_secrets(name: str, value: str) -> None:
     assert not is_secret(name, value)

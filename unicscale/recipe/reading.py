@@ -125,7 +125,7 @@ def _override(document: Document, text: str) -> None:
     here = tuple(path)
     for known in [p for p in document.lines if p[: len(here)] == here]:
         del document.lines[known]
-    document.lines[here] = f"'{text}'"
+    document.lines[here] = f"'{text}'" if len(text) <= 200 else f"'{text[:60]}...'"
 
 
 def _new_kind(node: Any, part: str | int, path: Where, value: Any) -> Any:

@@ -64,6 +64,7 @@ def _remarks(stories: Sequence[Story], names: Sequence[str]) -> list[str]:
     """What a reader must know before believing a curve."""
     found = []
     for story, name in zip(stories, names, strict=True):
+        found += [f"{name}: {line}" for line in story.left_out]
         if story.status.why and story.status.state in (State.FAILED, State.STOPPED):
             found.append(f"{name} {story.status.state}: {story.status.why}")
         if not story.steps:

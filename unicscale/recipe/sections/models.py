@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unicscale.recipe.sections.base import Count, NonNegative, Section
+from unicscale.recipe.sections.base import Count, NonNegative, Pixels, Section
 
 # width, depth, heads; every other name is timm's
 SHORT_NAMES = {
@@ -36,7 +36,8 @@ class Student(Section):
     @property
     def known_depth(self) -> int | None:
         """The number of blocks, where nobody has to ask timm."""
-        return self.options.get("depth") or (SHORT_NAMES[self.arch][1] if self.arch in SHORT_NAMES else None)
+        said = self.options.get("depth")
+        return said if type(said) is int else (SHORT_NAMES[self.arch][1] if self.arch in SHORT_NAMES else None)
 
 
 class TeacherSection(BaseModel):
@@ -50,7 +51,7 @@ class TeacherSection(BaseModel):
     shard: Literal["auto", "full", "none"] = "auto"
     dtype: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"  # auto: the engine's
     compile: bool | None = None  # None: the engine's
-    resolution: Literal["same_grid", "native", "student"] | int = "same_grid"
+    resolution: Literal["same_grid", "native", "student"] | Pixels = "same_grid"
 
     @property
     def options(self) -> dict[str, Any]:
