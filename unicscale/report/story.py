@@ -70,8 +70,9 @@ class Story:
         last = {record.get("launch"): record["time"] for record in self.steps if "time" in record}
         total = 0.0
         for number, launch in enumerate(self.facts.get("launches", []), start=1):
-            end = launch.get("ended", {}).get("time") or last.get(number) or launch["time"]
-            total += max(0.0, end - launch["time"])
+            began = launch.get("time", 0.0)
+            end = (launch.get("ended") or {}).get("time") or last.get(number) or began
+            total += max(0.0, end - began)
         return total / 3600
 
     def at_the_end(self, term: str) -> float | None:

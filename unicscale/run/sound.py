@@ -28,7 +28,7 @@ class Ended(BaseModel):
 class Entry(BaseModel):
     """One launch."""
 
-    time: Moment
+    time: Moment = 0.0
     step: Number = 0
     restart: Number = 0
     ranks: Number | None = None
@@ -36,7 +36,7 @@ class Entry(BaseModel):
     nodes: str | None = None
     job: str | None = None
     submission: str | None = None
-    ended: Ended | None = None
+    ended: Ended = Ended()
 
 
 class Facts(BaseModel):
