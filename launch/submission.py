@@ -16,6 +16,7 @@ from typing import Any
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from unicscale.errors import RecipeError
+from unicscale.ranks.terminal import plain
 from unicscale.recipe import Recipe, dump
 from unicscale.recipe.sections import Launch
 from unicscale.run.folder import RunFolder, facts_of, open_run, write_whole
@@ -106,6 +107,11 @@ def plan_submission(runs: Sequence[Variant], options: dict[str, Any], *, fresh: 
         raise RecipeError(
             f"'out' leads to {home.absolute()}, and Slurm replaces '%' in the names of its logs.\n"
             "  Choose a folder without it: out=FOLDER."
+        )
+    if not str(home.absolute()).isprintable():
+        raise RecipeError(
+            f"'out' leads to {plain(str(home.absolute()))!r}, and the batch script names that folder:\n"
+            "  what stands behind a line break would be a command there. Choose another folder: out=FOLDER."
         )
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     return Submission((home / "launch" / stamp).absolute(), name, runs, launch, fresh)

@@ -41,7 +41,7 @@ def main() -> None:
 
 def leave(code: int) -> None:
     """As every program does; one rank of several without ceremony."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         stop.leave(code)
     settle()
     sys.exit(code)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unicscale import checkpoint
 from unicscale.checkpoint.committing import everybody, give_up, write_part
 from unicscale.checkpoint.layout import divide, held, missing
-from unicscale.checkpoint.manifest import Manifest, Range
+from unicscale.checkpoint.manifest import Manifest, Range, prove
 from unicscale.checkpoint.reading import States, opened
 from unicscale.checkpoint.retention import tidy
 from unicscale.contracts import Progress
@@ -356,6 +356,50 @@ def test_a_checkpoint_of_another_recipe_is_never_gone_on_from(tmp_path: Path) ->
     assert checkpoint.find(tmp_path, World(), recipe=recipe(keep=9)) is not None
     with pytest.raises(CheckpointError, match=r"was saved by another recipe:\n    seed: 0 -> 4\n  Move it"):
         checkpoint.find(tmp_path, World(), recipe=recipe().model_copy(update={"seed": 4}))
+
+
+def lying(folder: Path, **claims: Any) -> None:
+    """A checkpoint whose hashes are right and whose contents are not: somebody wrote it on purpose."""
+    held = Manifest.read(folder)
+    tensors, progress = dict(held.tensors), held.progress | claims.pop("progress", {})
+    for name, entry in claims.pop("tensors", {}).items():
+        tensors[name] = replace(tensors[name], **entry)
+    files = dict(held.files)
+    for name, text in claims.items():
+        file = folder / name.replace("_", ".")
+        file.write_text(text)
+        files[file.name] = prove(file)
+    (folder / "manifest.json").write_text(replace(held, tensors=tensors, progress=progress, files=files).text())
+
+
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "a tensor of terabytes": (
+        {"tensors": {"weights/trunk.norm": {"shape": (1 << 40,)}}},
+        "leaves numbers|bytes of tensors",
+    ),
+    "a negative side": ({"tensors": {"weights/trunk.norm": {"shape": (-1, -5)}}}, "gives weights/trunk.norm the shape"),
+    "a step in letters": ({"progress": {"step": "three"}}, "says step: 'three'"),
+    "a stage before the first": ({"progress": {"stage": -1}}, "says stage: -1"),
+    "a state that is a list": ({"state_json": "[]"}, "state.json is not as it was saved"),
+    "a state of nests": ({"state_json": "[" * 100_000}, "state.json is not as it was saved"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_checkpoint_whose_hashes_are_right_and_whose_contents_lie_is_refused(tmp_path: Path, lie: str) -> None:
+    claims, said = LIES[lie]
+    lying(saved(tmp_path, 3), **claims)
+    with pytest.raises(CheckpointError, match=said):
+        checkpoint.find(tmp_path, World(), {"images_per_epoch": 4})
+
+
+def test_statistics_of_another_width_are_refused_by_their_name(tmp_path: Path) -> None:
+    saved(tmp_path, 3, states={"statistics": Buffers(torch.zeros(2), torch.tensor(0))})
+    found = checkpoint.find(tmp_path, World())
+    assert found is not None
+    with pytest.raises(CheckpointError, match=r"its statistics do not fit this recipe: .*size mismatch for mean"):
+        other = Buffers(torch.zeros(3), torch.tensor(0))
+        checkpoint.restore(found, Shelf(0), World(), parameters=NAMES, states={"statistics": other})
 
 
 def test_the_manifest_is_json_that_names_every_range(tmp_path: Path) -> None:

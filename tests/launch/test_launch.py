@@ -207,6 +207,16 @@ def test_a_gpu_job_that_asks_for_no_cores_is_told_what_that_means() -> None:
     assert checks.cores(Launch(gpus_per_node=1, cpus_per_task=8)) == checks.cores(Launch(gpus_per_node=0)) == []
 
 
+def test_a_folder_whose_name_would_run_in_the_batch_script_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here\ntouch owned #").mkdir()
+    recipe = load(recipe_file(tmp_path), ["out=runs/x"])
+    monkeypatch.chdir(tmp_path / "here\ntouch owned #")
+    with pytest.raises(RecipeError, match="what stands behind a line break would be a command there"):
+        plan_submission([Variant(recipe)], {})
+
+
 def test_a_folder_of_something_else_is_refused_before_the_queue(tmp_path: Path) -> None:
     recipe = load(recipe_file(tmp_path), [f"out={tmp_path / 'images'}"])
     with pytest.raises(CheckpointError, match="images holds all, and is no run folder"):

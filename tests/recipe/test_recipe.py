@@ -177,3 +177,61 @@ def test_sections_that_do_not_fit_each_other_are_refused_by_their_keys(
     tmp_path: Path, change: tuple[str, ...], text: str
 ) -> None:
     assert text in said(write(tmp_path, GOOD), *change)
+
+
+def test_names_that_torch_has_already_are_those_of_torch() -> None:
+    from torch.nn import ModuleDict
+
+    from unicscale.recipe.sections.names import RESERVED
+
+    assert {name for name in dir(ModuleDict()) if not name.startswith("_")} <= RESERVED
+
+
+ODD = [
+    ("teachers.keys={plugin: dino}", "'keys' names a teacher, and means something else in torch. Call it 'keys_1'"),
+    ("teachers.training={plugin: dino}", "'training' names a teacher, and means something else in torch"),
+    ("teachers._modules={plugin: dino}", "'_modules' names a teacher, and means something else in torch"),
+    (
+        f"teachers.{'a' * 5000}={{plugin: dino}}",
+        "'aaaaaaaaaaaaaaaa...' names a teacher in 5,000 letters; 64 are the most",
+    ),
+    ("stages.0.epochs=.inf", "'stages.0.epochs' is 'inf'; it must be"),
+    ("stages.0.epochs=1e300", "'stages.0.epochs' is '1e300'; it must be at most 1000000000000"),
+    ("stages.0.warmup_epochs=.nan", "'stages.0.warmup_epochs' is 'nan'; it must be"),
+    ("stages.0.warmup='1e999 epochs'", "warmup '1e999 epochs' is no duration"),
+    ("stages.0={name: a, size: 224, steps: 1e300, lr: {peak: 1}}", "'stages.0.steps' is '1e300'; it must be"),
+    ("stages.0={name: a, size: 224, steps: 99999999999999999999, lr: {peak: 1}}", "'stages.0.steps' is '9999999999"),
+    (f"stages.0.name={'a' * 5000}", "it must be shorter: 64 letters at most"),
+    ("stages.0.size=[]", "'stages.0.size' is an empty list; it must be at least one item"),
+    ("stages.0.size=0", "'stages.0.size' is '0'; it must be at least 1"),
+    ("stages.0.size=1000000", "'stages.0.size' is '1000000'; it must be at most 16384"),
+    ("stages.0.lr.peak=.inf", "'stages.0.lr.peak' is 'inf'; it must be"),
+    ("stages.²=1", "'stages' is a list and holds 0..0, not '²'"),
+    ("engine.betas=[1, 1]", "'engine.betas.0' is '1'; it must be less than 1"),
+    ("engine.weight_decay=1e300", "'engine.weight_decay' is '1e300'; it must be at most"),
+    ("teachers.a.resolution=0", "'teachers.a.resolution' is '0'; it must be at least 1"),
+    ("data.workers=1e22", "'data.workers' is '1e22'; it must be"),
+    ("data.augment.blur_kernel=999", "'data.augment.blur_kernel' is '999'; it must be at most 255"),
+    ("data.augment.scale=[1.e-300, .inf]", "'data.augment.scale.1' is 'inf'; it must be"),
+    ("data.augment.scale=[0.5, 0.2]", "scale runs from 0.5 to 0.2: the smaller number comes first"),
+    ("data.train=[{path: x, weight: 257}]", "'data.train.0.weight' is '257'; it must be at most 256"),
+    ("out=2020-13-45", "month must be in 1..12. Text is written in quotes."),
+    ("out=2020-12-12", "'out' is '2020-12-12'; it must be text"),
+    ("out=!!bool x", "'x' is no bool. Text is written in quotes."),
+    ("out=!!int ''", "'' is no int. Text is written in quotes."),
+    ("out=[a]", "'out' is a list; it must be text"),
+    ("out=", "'out' is empty; it must be text"),
+    ("out='  '", "'out': it is empty. Say where the run goes: 'out: runs/NAME'"),
+    (f"out={'a' * 300}", "is too long: 255 bytes for each part of a path"),
+    (f"out={'a/' * 3000}", "is too long: 255 bytes for each part of a path, 4,000 for all of it"),
+    ("student.options={depth: deep}", None),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), ODD, ids=[change[:40] for change, _ in ODD])
+def test_odd_values_are_refused_in_words(tmp_path: Path, change: str, text: str | None) -> None:
+    if text is None:  # timm's to refuse
+        load(write(tmp_path, GOOD), [change])
+        return
+    refused = said(write(tmp_path, GOOD), change)
+    assert text in refused and len(refused) < 1500

@@ -227,7 +227,7 @@ def test_results_stand_beside_the_teachers_with_the_gain() -> None:
     (run.evaluation / "torn.json").write_text("{")
     report("runs/a")
     page = (run.report / "index.html").read_text()
-    assert "Results: demo" in page and "torn" not in page
+    assert "Results: demo" in page and "Results: torn" not in page and "torn.json is no result" in page
     assert "30.0" in page and "+10.0 %" in page, "higher is better"
     assert "+20.0 %" in page, "a lower error is a gain"
     assert "Synthetic scenes" in page

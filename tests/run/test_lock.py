@@ -126,7 +126,7 @@ def test_of_many_newcomers_to_a_stale_lock_exactly_one_wins(tmp_path: Path) -> N
 
 def test_whoever_lost_the_lock_leaves_before_two_runs_write(tmp_path: Path) -> None:
     script = (
-        "import time; from pathlib import Path; from unicscale import lock; lock.BEAT = 0.1;"
+        "import time; from pathlib import Path; from unicscale.run import lock; lock.BEAT = 0.1;"
         f"lock.Lock(Path({str(tmp_path)!r})).take(); print(1, flush=True); time.sleep(20)"
     )
     process = subprocess.Popen(
@@ -181,7 +181,7 @@ def test_a_file_server_that_hiccups_does_not_end_a_run_nor_its_signs_of_life(tmp
     script = f"""
 import os, time
 from pathlib import Path
-from unicscale import lock
+from unicscale.run import lock
 
 lock.BEAT = 0.05
 path = Path({str(tmp_path)!r}) / "lock"

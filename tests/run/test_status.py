@@ -372,8 +372,6 @@ def test_every_srun_in_one_allocation_starts_a_count_of_its_own(
 
 
 def test_jobs_answers_without_torch() -> None:
-    see = (
-        "import sys; from unicscale import jobs, launches; jobs.statuses(jobs.find([])); print('torch' in sys.modules)"
-    )
+    see = "import sys; from unicscale.run import status as s; s.statuses(s.find([])); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", see], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "False", done.stderr

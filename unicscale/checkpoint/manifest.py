@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 FORMAT = 1
 NAME = "manifest.json"
-DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"}
+SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1,
+         "uint8": 1, "bool": 1}  # fmt: skip
 
 
 class Damaged(Exception):
@@ -88,7 +89,7 @@ class Manifest:
             wrong = manifest.faults()
         except FileNotFoundError:
             raise Damaged(f"{NAME} is missing: the save was never finished") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
             raise Damaged(f"{NAME} cannot be read ({type(problem).__name__}: {problem})") from problem
         if manifest.text() != text:
             raise Damaged(f"{NAME} was altered: it does not match its own sha256")
@@ -98,11 +99,17 @@ class Manifest:
 
     def faults(self) -> list[str]:
         """What no writer of ours would have written, and no reader should act on."""
+        room = sum(proof.size for proof in self.files.values())
+        wanted = sum(prod(entry.shape) * SIZES.get(entry.dtype, 1) for entry in self.tensors.values())
+        where = {key: self.progress.get(key) for key in ("stage", "step", "images")}
         used = {part.file for entry in self.tensors.values() for part in entry.ranges}
         return [
             *(f"names files outside its own folder: {name!r}" for name in self.files if name != Path(name).name),
             *(f"takes numbers from {name!r}, which it does not prove" for name in used - self.files.keys()),
-            *(f"gives {name} the type {e.dtype!r}" for name, e in self.tensors.items() if e.dtype not in DTYPES),
+            *(f"gives {name} the type {e.dtype!r}" for name, e in self.tensors.items() if e.dtype not in SIZES),
+            *(f"gives {name} the shape {e.shape}" for name, e in self.tensors.items() if min(e.shape, default=0) < 0),
+            *([f"names {wanted:,} bytes of tensors, and {room:,} of files"] if wanted > room else []),
+            *(f"says {key}: {n!r}" for key, n in where.items() if type(n) is not int or n < 0),
             *(f"leaves numbers of {name} out" for name, e in self.tensors.items() if not e.whole()),
         ]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unicscale.checkpoint.layout import divide, held, missing
-from unicscale.checkpoint.manifest import Damaged, Manifest, verify
+from unicscale.checkpoint.manifest import NAME, Damaged, Manifest, verify
 from unicscale.contracts import Progress
 from unicscale.engine import Engine, Piece
 from unicscale.errors import CheckpointError
@@ -61,7 +61,11 @@ class Checkpoint:
     @property
     def facts(self) -> dict[str, int]:
         """Progress, and what else must be the same in the run that goes on."""
-        return json.loads((self.path / "state.json").read_text())
+        try:
+            held = json.loads((self.path / "state.json").read_text())
+            return {str(name): int(number) for name, number in held.items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
+            raise CheckpointError(f"{self.path}/state.json is not as it was saved: {problem}") from None
 
     def tensors(self, kind: str) -> dict[str, Tensor]:
         """All whole tensors of a kind (`weights`, `ema`, `statistics`, ...), under their names without the kind."""
@@ -82,11 +86,14 @@ class Checkpoint:
                 if low < high:
                     parts[file].append((name, start, low, high))
         for file, wanted in parts.items():
-            with safe_open(str(self.path / file), "pt") as stream:
-                for name, start, low, high in wanted:
-                    piece = pieces[name]
-                    part = stream.get_slice(name)[low - start : high - start]
-                    piece.flat[low - piece.start : high - piece.start].copy_(part)
+            try:
+                with safe_open(str(self.path / file), "pt") as stream:
+                    for name, start, low, high in wanted:
+                        piece = pieces[name]
+                        part = stream.get_slice(name)[low - start : high - start]
+                        piece.flat[low - piece.start : high - piece.start].copy_(part)
+            except (SafetensorError, RuntimeError, OSError) as problem:  # a file other than its manifest says
+                raise CheckpointError(f"{self.path}/{file} is not what {NAME} says: {problem}") from problem
 
     def problems(self, rank: int = 0, world: int = 1) -> list[str]:
         """What is wrong with this rank's share of the files."""
@@ -180,7 +187,11 @@ def restore(
         found.fill(pieces)
     engine.restored()
     for kind, stateful in (states or {}).items():
-        stateful.load_state_dict(found.tensors(kind))
+        try:
+            stateful.load_state_dict(found.tensors(kind))
+        except (RuntimeError, KeyError, TypeError, ValueError) as problem:
+            said = " ".join(str(problem).split())[:200]
+            raise CheckpointError(f"{found.path}: its {kind} do not fit this recipe: {said}") from problem
 
 
 def locate(path: str | Path) -> Checkpoint:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unicscale.ranks.terminal import plain
 from unicscale.run.columns import columns
 from unicscale.run.states import State
 
@@ -43,9 +44,9 @@ def jobs(
         return
     rows = [COLUMNS, *map(_row, found)]
     for line, status in zip(columns(rows), [None, *found], strict=True):
-        print(line)
+        print(plain(line))
         if status is not None and status.state in REASONED and status.why:
-            print(f"    {status.why}")
+            print(plain(f"    {status.why}"))
 
 
 def logs(
@@ -67,7 +68,7 @@ def logs(
         raise CheckpointError(f"rank {rank} has no log in {folder.logs}: {held} one.")
     try:
         for line in read_on(file, lines, forever=follow):
-            print(line, end="", flush=True)
+            print(plain(line.replace("\r\n", "\n").replace("\r", "\n")), end="", flush=True)
     except KeyboardInterrupt:
         return
 
@@ -80,7 +81,7 @@ def stop(runs: Annotated[list[str], typer.Argument(metavar="RUN...")]) -> None:
     from unicscale.run.status import stop as ask
 
     for run in runs:
-        print(ask(open_existing(run), f"{_user()}@{platform.node()}"))
+        print(plain(ask(open_existing(run), f"{_user()}@{platform.node()}")))
 
 
 def _user() -> str:

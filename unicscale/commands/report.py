@@ -26,6 +26,7 @@ def report(
     import os
     import shutil
 
+    from unicscale.ranks.terminal import plain
     from unicscale.report import comparison, read, text_table, write
     from unicscale.run.folder import RunFolder
     from unicscale.run.status import open_existing, statuses
@@ -37,8 +38,8 @@ def report(
         together = Path(os.path.commonpath(list(folders)))
         out = RunFolder(found[0].root if len(found) == 1 else together).report
     page = write(stories, out)
-    typer.echo(text_table(comparison(stories), shutil.get_terminal_size((80, 24)).columns))
-    typer.echo(f"\n{os.path.relpath(page)}")
+    typer.echo(plain(text_table(comparison(stories), shutil.get_terminal_size((80, 24)).columns)))
+    typer.echo(plain(f"\n{os.path.relpath(page)}"))
 
 
 def _below(name: str) -> list[RunFolder]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,6 +92,7 @@ def run_rank(
     `begun` hears of the run's folder and of this rank's number before anything can go wrong with either.
     """
     from unicscale.ranks import rendezvous, stop
+    from unicscale.ranks.environment import whole
     from unicscale.recipe import load
     from unicscale.recipe.secrets import refuse_secrets
     from unicscale.run.folder import RunFolder
@@ -101,7 +101,7 @@ def run_rank(
     stop.listen()  # before the slow imports: a signal that comes during them is not lost
     resolved = load(recipe, overrides)
     run = RunFolder(Path(resolved.out))
-    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    rank = whole("RANK", whole("SLURM_PROCID", 0))
     if begun is not None:
         begun(run, rank)
     refuse_secrets(resolved)

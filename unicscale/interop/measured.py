@@ -24,6 +24,8 @@ def trunk_of(weights: Mapping[str, Tensor], heads: int | None = None) -> tuple[T
     positions = weights["trunk.pos_embed"].shape[1] - (0 if registers else 1)
     grid = math.isqrt(positions)
     depth = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("trunk.blocks."))
+    if depth > len(weights):  # a name of nine digits must not cost an hour
+        raise KeyError(f"it names block {depth - 1}, and holds {len(weights)} tensors")
     hidden, inner = len(weights["trunk.blocks.0.mlp.fc1.weight"]), weights["trunk.blocks.0.mlp.fc2.weight"].shape[1]
     ratio = hidden / width
     options = {

@@ -100,9 +100,7 @@ class Model(nn.Module):
             what = "this student" if description is None else "these projectors: load it without them"
             raise CheckpointError(f"{path}: no recipe can say {what}, so no file of ours can hold it.")
         held: Any = self.statistics
-        statistics: Statistics = {
-            n: tuple(held[n][k] if k in held[n] else None for k in Features._fields) for n in held
-        }
+        statistics: Statistics = {n: (_held(of, "0"), _held(of, "1")) for n, of in held.items()}
         opened = Opened(self.student, self.size, statistics, description, self.mean, self.std)
         part = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.part")
         try:
@@ -136,6 +134,10 @@ class Model(nn.Module):
             return self.transform(Image.fromarray(decode.decode(decode.read_bytes(str(picture)))))
         except decode.Undecodable as problem:
             raise DataError(f"{picture}: {problem}") from None
+
+
+def _held(of: Any, kind: str) -> Any:
+    return of[kind] if kind in of else None
 
 
 def _draw_by_torch(trunk: nn.Module) -> None:

@@ -25,6 +25,7 @@ from unicscale.engine import Piece
 from unicscale.errors import CheckpointError
 from unicscale.interop.description import Description
 from unicscale.interop.opened import Opened, Statistics
+from unicscale.interop.plausible import refuse_claims
 from unicscale.objective.standardize import Standardizer
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
@@ -154,10 +155,12 @@ def _rebuild(
 ) -> Opened:
     """Sizes of tables come from the tensors: a run may have changed its resolution since it began."""
     shapes = {name: t for name, t in held.shapes.items() if projectors or not name.startswith(PROJECTOR)}
+    answers = description.projector is not None and projectors and _answers(held, description.projector)
+    refuse_claims(description if answers else description.student, shapes, path)
     _refuse_another_depth(shapes, description.student, path)
     size = _size(shapes, description.student)
     widths = widths_of(held.shapes) if description.widths is None else description.widths
-    if description.projector is None or not projectors or not _answers(held, description.projector):
+    if description.projector is None or not answers:
         student = Student(build_trunk(description.student, size))
     else:
         student = build_student(description.student, description.projector, widths, size)

@@ -25,6 +25,9 @@ from unicscale.teacher.weights import read as read_safely
 BLOCK = re.compile(r"blocks\.(?:\d+\.)?(\d+)\.(.+)")  # with or without the number of a chunk
 HEAD = re.compile(r"(?:.*\.)?heads\.([^.]+)\.(cls|patch)\.(\d+)\.layers\.(\d+)\.(weight|bias)")
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")  # of DistributedDataParallel and torch.compile
+# what tensors of other names, ranks and shapes lead to
+NOT_AS_RELEASED = (LookupError, RuntimeError, StopIteration, ValueError, TypeError, AttributeError, AssertionError,
+                   ArithmeticError, CheckpointError)  # fmt: skip
 
 
 def read(path: str | Path) -> Opened:
@@ -33,7 +36,7 @@ def read(path: str | Path) -> Opened:
     state = state_of(content, path)
     try:
         student, size, description = _student(state)
-    except (KeyError, RuntimeError, StopIteration) as problem:
+    except NOT_AS_RELEASED as problem:
         raise CheckpointError(f"{path}: this is not a UNIC checkpoint as released: {problem}") from problem
     try:
         held = {name: _statistics(kinds) for name, kinds in (content.get("teacher_ft_stats") or {}).items()}

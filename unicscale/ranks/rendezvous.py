@@ -10,15 +10,17 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from unicscale.errors import RunError
+from unicscale.ranks.environment import whole
 
 WAIT = 300.0  # seconds for rank 0's address: nodes of one job do not boot at the same moment
 
 
 def prepare(folder: Path, environment: MutableMapping[str, str] = os.environ) -> None:
     """Complete this process's environment; torchrun's, or a user's own, is left as it is."""
-    if "OMP_NUM_THREADS" not in environment and int(environment.get("SLURM_NTASKS", "1")) > 1:
+    tasks = whole("SLURM_NTASKS", 1, environment=environment)
+    if "OMP_NUM_THREADS" not in environment and tasks > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // tasks_here(environment)))
-    if "RANK" in environment or int(environment.get("SLURM_NTASKS", "1")) < 2 or "SLURM_PROCID" not in environment:
+    if "RANK" in environment or tasks < 2 or "SLURM_PROCID" not in environment:
         return
     environment["RANK"] = environment["SLURM_PROCID"]
     environment["WORLD_SIZE"] = environment["SLURM_NTASKS"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from unicscale.errors import RunError
+from unicscale.ranks.environment import whole
 
 Queue = dict[str, tuple[str, str]]  # job -> state, nodes
 
@@ -18,7 +19,7 @@ def job_name() -> str | None:
 
 def restart_number() -> int:
     """How often Slurm has put this job back into the queue."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return whole("SLURM_RESTART_COUNT", 0)
 
 
 def submission_name() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from unicscale.ranks.environment import seconds
 from unicscale.ranks.slurm import job_name
 from unicscale.ranks.terminal import settle, tell
 
@@ -124,8 +125,8 @@ def forget() -> None:
 
 def seconds_left() -> float | None:
     """Until the time limit, from Slurm itself (its clock, not this node's), or from UNICSCALE_SECONDS."""
-    if text := os.environ.get("UNICSCALE_SECONDS"):
-        return float(text)
+    if (said := seconds("UNICSCALE_SECONDS")) is not None:
+        return said
     job = job_name()
     if job is None:
         return None

@@ -17,6 +17,7 @@ from torch import Tensor
 from unicscale.errors import BlewUp, StoppedOnRequest, UserError
 from unicscale.ranks import stop
 from unicscale.ranks.device import device_of, refuse_without_compiler
+from unicscale.ranks.environment import place, whole
 from unicscale.ranks.stop import StopSign
 from unicscale.recipe.sections import EngineSection
 
@@ -39,9 +40,9 @@ class World:
     def start(cls, section: EngineSection) -> World:
         """Join the process group that the launcher's environment describes; alone where it describes none."""
         environment = os.environ
-        size, rank = int(environment.get("WORLD_SIZE", "1")), int(environment.get("RANK", "0"))
-        local_rank = int(environment.get("LOCAL_RANK", "0"))
-        local_size = int(environment.get("LOCAL_WORLD_SIZE", str(size)))
+        rank, size = place()
+        local_rank, local_size = whole("LOCAL_RANK", 0), whole("LOCAL_WORLD_SIZE", size, least=1)
+        whole("MASTER_PORT", 0)
         if section.deterministic:
             environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
             # not `warn_only`, with which attention's backward stays free to differ: an operation that has no

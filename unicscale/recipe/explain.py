@@ -68,6 +68,9 @@ def _message(problem: Any, path: Where, document: Document, tree: dict[str, Any]
         "model_type": "a mapping of keys",
         "model_attributes_type": "a mapping of keys",
         "too_short": "at least one item",
+        "finite_number": "a number that is not infinite",
+        "int_parsing_size": "a whole number of a reasonable size",
+        "string_too_long": "shorter: 64 letters at most",
         "string_pattern_mismatch": "a name: letters, digits, '.', '_' and '-'",
     }
     if kind in wanted:
@@ -84,7 +87,8 @@ def _shown(value: Any) -> str:
         return "a list" if value else "an empty list"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}'"
+    said = str(value)
+    return f"'{said}'" if len(said) <= 200 else f"'{said[:60]}...'"
 
 
 def _example(path: Where) -> str:

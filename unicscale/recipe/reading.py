@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from unicscale.errors import RecipeError
 from unicscale.recipe.explain import explain
 from unicscale.recipe.sections import Recipe
-from unicscale.recipe.yaml_lines import Document, Where, read
+from unicscale.recipe.yaml_lines import Document, Where, read, value_of
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # kinds of projector, balance and standardisation take different keys: a new `kind` replaces the section it stands in
@@ -100,7 +100,7 @@ def _override(document: Document, text: str) -> None:
     if not equals or not name.strip():
         raise RecipeError(f"'{text}' is not an override. Write KEY=VALUE, for example engine.kind=fsdp2.")
     try:
-        value = yaml.safe_load(raw) if raw.strip() else None
+        value = value_of(raw)
     except yaml.YAMLError:
         raise RecipeError(f"'{text}': the value is not YAML. Quote it, for example out='runs/a: b'.") from None
     parts = name.strip().split(".")
@@ -110,7 +110,7 @@ def _override(document: Document, text: str) -> None:
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not part.isdecimal() or int(part) >= len(node):
                 held = f"0..{len(node) - 1}" if node else "nothing"
                 raise RecipeError(f"'{text}': '{'.'.join(map(str, path))}' is a list and holds {held}, not '{part}'.")
             part = int(part)
@@ -125,7 +125,7 @@ def _override(document: Document, text: str) -> None:
     here = tuple(path)
     for known in [p for p in document.lines if p[: len(here)] == here]:
         del document.lines[known]
-    document.lines[here] = f"'{text}'"
+    document.lines[here] = f"'{text}'" if len(text) <= 200 else f"'{text[:60]}...'"
 
 
 def _new_kind(node: Any, part: str | int, path: Where, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import yaml
 
 from unicscale.errors import RecipeError
+
+LONGEST = 1 << 20  # bytes of a recipe
+MOST, DEEPEST = 20_000, 40  # values of a recipe, aliases followed, and how deep they stand: ours have 250, and 5
 
 Where = tuple[str | int, ...]  # path of a value in the tree: ("stages", 0, "lr")
 
@@ -41,6 +45,8 @@ def read(path: str) -> Document:
         raise RecipeError(f"{path}:{line}: not YAML: {said}. Mend this line or the one above it.") from None
     except yaml.YAMLError as problem:
         raise RecipeError(f"{path}: not YAML: {problem}") from None
+    except RecursionError:
+        raise too_much(path) from None
     if root is None:
         raise RecipeError(f"{path} is empty. A recipe starts with 'schema: 1'; copy one from recipes/.")
     if not isinstance(root, yaml.MappingNode):
@@ -62,6 +68,11 @@ def _text(path: str) -> str:
     if file.is_dir():
         raise RecipeError(f"{path} is a directory. Name one recipe in it: a .yaml file.")
     try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise RecipeError(f"{path} is no file: a pipe or a device has no end. Write the recipe into a .yaml file.")
+        if about.st_size > LONGEST:
+            raise RecipeError(f"{path} has {about.st_size:,} bytes, and no recipe has more than {LONGEST:,}.")
         data = file.read_bytes()
     except OSError as problem:
         raise RecipeError(f"{path} cannot be read: {problem.strerror}.") from None
@@ -84,7 +95,27 @@ def _kind(node: yaml.Node) -> str:
     return "list" if isinstance(node, yaml.SequenceNode) else "single value"
 
 
+def value_of(text: str) -> Any:
+    """One value as YAML reads it, with the same limits; YAMLError or ValueError where it is none."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise too_much(f"'{text[:20]}...'") from None
+    return None if node is None else _plain(node, (), f"'{text}'", {})
+
+
+def too_much(path: str) -> RecipeError:
+    """A few hundred bytes of aliases can stand for millions of values, and an anchor may hold itself."""
+    return RecipeError(
+        f"{path}: more than {MOST:,} values, or some that stand deeper than {DEEPEST} levels (aliases are followed).\n"
+        "  A recipe is a few hundred values, three levels deep."
+    )
+
+
 def _plain(node: yaml.Node, where: Where, path: str, lines: dict[Where, str]) -> Any:
+    lines[where] = lines.get(where) or f"{path}:{node.start_mark.line + 1}"
+    if len(lines) > MOST or len(where) > DEEPEST:
+        raise too_much(path)
     if isinstance(node, yaml.MappingNode):
         tree: dict[str, Any] = {}
         for key_node, value in node.value:
@@ -107,5 +138,6 @@ def _plain(node: yaml.Node, where: Where, path: str, lines: dict[Where, str]) ->
         return items
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as problem:
-        raise RecipeError(f"{path}:{node.start_mark.line + 1}: {problem}") from None
+    except (yaml.YAMLError, ValueError, LookupError, TypeError) as problem:  # what `!!int ''` and `!!bool x` raise
+        said = problem if isinstance(problem, yaml.YAMLError | ValueError) else f"'{node.value}' is no {node.tag[18:]}"
+        raise RecipeError(f"{path}:{node.start_mark.line + 1}: {said}. Text is written in quotes.") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from unicscale.run.sound import record_of
 
 Record = dict[str, Any]
 MOST = 8000  # records of steps that are held: more than a figure has pixels
@@ -62,10 +63,7 @@ def course_of(file: Path) -> Course:
         return course
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
+            record = record_of(line)
             if _is_ours(record):
                 course.hear(record)
             else:
@@ -75,4 +73,4 @@ def course_of(file: Path) -> Course:
 
 def _is_ours(record: Any) -> TypeGuard[Record]:
     """Whether a line says where in the run it was written."""
-    return isinstance(record, dict) and all(isinstance(record.get(key), int) for key in ("step", "images", "stage"))
+    return record is not None and all(isinstance(record.get(key), int) for key in ("step", "images", "stage"))

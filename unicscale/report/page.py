@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from unicscale.errors import CheckpointError
+from unicscale.ranks.terminal import plain
 from unicscale.report.figures import draw_all
 from unicscale.report.story import Story, differing, name_apart
 from unicscale.report.table import Rows, comparison, results, said
@@ -33,7 +34,7 @@ def _page(stories: Sequence[Story], figures: list[str]) -> str:
     title = names[0] if len(stories) == 1 else f"{len(stories)} runs"
     style = files("unicscale.report").joinpath("page.css").read_text()
     body = [
-        f"<h1>{escape(title)}</h1>",
+        f"<h1>{shown(title)}</h1>",
         f"<p class=quiet>As it stood on {time.strftime('%Y-%m-%d at %H:%M')}.</p>",
         *_remarks(stories, names),
         _table(comparison(stories)),
@@ -48,16 +49,22 @@ def _page(stories: Sequence[Story], figures: list[str]) -> str:
             for part in _run(story, name, alone=len(stories) == 1)
         ),
     ]
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{escape(title)}</title>"
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{shown(title)}</title>"
     return (
         f"<!doctype html>\n<html lang=en><head>{head}<style>\n{style}</style></head><body>\n" + "\n".join(body) + "\n"
     )
+
+
+def shown(text: str) -> str:
+    """Text of others on the page: neither tags nor characters that a terminal or an editor would obey."""
+    return escape(plain(text))
 
 
 def _remarks(stories: Sequence[Story], names: Sequence[str]) -> list[str]:
     """What a reader must know before believing a curve."""
     found = []
     for story, name in zip(stories, names, strict=True):
+        found += [f"{name}: {line}" for line in story.left_out]
         if story.status.why and story.status.state in (State.FAILED, State.STOPPED):
             found.append(f"{name} {story.status.state}: {story.status.why}")
         if not story.steps:
@@ -79,7 +86,7 @@ def _remarks(stories: Sequence[Story], names: Sequence[str]) -> list[str]:
             "The runs weigh their teachers differently, and so the sum of their losses: "
             "compare the loss of each teacher, or the validation."
         )
-    return [f"<ul class=remarks>{''.join(f'<li>{escape(text)}</li>' for text in found)}</ul>"] if found else []
+    return [f"<ul class=remarks>{''.join(f'<li>{shown(text)}</li>' for text in found)}</ul>"] if found else []
 
 
 def _differ(stories: Sequence[Story], prefix: str) -> bool:
@@ -95,7 +102,7 @@ def _differences(stories: Sequence[Story], names: Sequence[str]) -> Iterator[str
 
 def _results(stories: Sequence[Story]) -> Iterator[str]:
     for title, rows in results(stories).items():
-        yield f"<h2>Results: {escape(title)}</h2>"
+        yield f"<h2>Results: {shown(title)}</h2>"
         yield _table(rows)
         if any(story.results.get(title, {}).get("synthetic") for story in stories):
             yield "<p class=quiet>Synthetic scenes: drawn by a program, no photographs. Depth: lower is better.</p>"
@@ -103,15 +110,15 @@ def _results(stories: Sequence[Story]) -> Iterator[str]:
 
 def _figure(file: str, title: str, says: str) -> str:
     return (
-        f"<figure><h2>{escape(title)}</h2><img src='{escape(file)}' alt='{escape(title)}'>"
-        f"<figcaption>{escape(says)}</figcaption></figure>"
+        f"<figure><h2>{shown(title)}</h2><img src='{shown(file)}' alt='{shown(title)}'>"
+        f"<figcaption>{shown(says)}</figcaption></figure>"
     )
 
 
 def _run(story: Story, name: str, *, alone: bool) -> Iterator[str]:
     """Launches, versions and the recipe of one run."""
     if not alone:
-        yield f"<h2>{escape(name)}</h2>"
+        yield f"<h2>{shown(name)}</h2>"
     launches = story.facts.get("launches", [])
     rows = [["launch", "began", "from step", "ranks", "where", "job", "ended", "at step"]]
     for number, launch in enumerate(launches, start=1):
@@ -133,16 +140,16 @@ def _run(story: Story, name: str, *, alone: bool) -> Iterator[str]:
         yield _table(rows)
     versions = story.facts.get("versions", {})
     if versions:
-        yield f"<p class=quiet>{escape(', '.join(f'{package} {version}' for package, version in versions.items()))}</p>"
+        yield f"<p class=quiet>{shown(', '.join(f'{package} {version}' for package, version in versions.items()))}</p>"
     if story.folder.recipe.exists():
         text = story.folder.recipe.read_text(errors="replace")
-        yield f"<details><summary>recipe.yaml</summary><pre>{escape(text)}</pre></details>"
+        yield f"<details><summary>recipe.yaml</summary><pre>{shown(text)}</pre></details>"
 
 
 def _table(rows: Rows, *, numbers: bool = True) -> str:
     """Numbers to the right, words to the left; wide ones scroll by themselves."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in rows[0])
-    lines = ["".join(f"<td{_side(text) if numbers else ''}>{escape(text)}</td>" for text in row) for row in rows[1:]]
+    head = "".join(f"<th>{shown(text)}</th>" for text in rows[0])
+    lines = ["".join(f"<td{_side(text) if numbers else ''}>{shown(text)}</td>" for text in row) for row in rows[1:]]
     return f"<div class=scroll><table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, FiniteFloat, ValidationError
+
+from unicscale.errors import UserError
 from unicscale.evaluate.results.compare import gains
 from unicscale.recipe import load
 from unicscale.recipe.difference import flat
@@ -27,6 +30,7 @@ class Story:
     recipe: dict[str, Any]  # dotted key -> value
     course: Course
     results: dict[str, dict[str, Any]]  # name of the file -> what `unicscale evaluate` or the demo measured
+    left_out: list[str] = field(default_factory=list)  # what of the folder cannot be read, and why
 
     @property
     def steps(self) -> list[Record]:
@@ -66,8 +70,9 @@ class Story:
         last = {record.get("launch"): record["time"] for record in self.steps if "time" in record}
         total = 0.0
         for number, launch in enumerate(self.facts.get("launches", []), start=1):
-            end = launch.get("ended", {}).get("time") or last.get(number) or launch["time"]
-            total += max(0.0, end - launch["time"])
+            began = launch.get("time", 0.0)
+            end = (launch.get("ended") or {}).get("time") or last.get(number) or began
+            total += max(0.0, end - began)
         return total / 3600
 
     def at_the_end(self, term: str) -> float | None:
@@ -93,10 +98,21 @@ class Story:
 
 def read(folder: RunFolder, status: Status) -> Story:
     """The folder as it is now; a run that still goes on is read up to here."""
+    left_out: list[str] = []
+
+    def unless_damaged(reading: Callable[[], Any], otherwise: Any) -> Any:
+        """One damaged file costs what it says, and neither the page nor the other runs on it."""
+        try:
+            return reading()
+        except (UserError, OSError) as problem:
+            left_out.append(str(problem).splitlines()[0])
+            return otherwise
+
     return Story(
-        folder=folder, status=status, facts=facts_of(folder),
-        recipe=flat(load(folder.recipe)) if folder.recipe.exists() else {},
-        course=course_of(folder.metrics), results=results_in(folder.evaluation),
+        folder=folder, status=status, facts=unless_damaged(lambda: facts_of(folder), {}),
+        recipe=unless_damaged(lambda: flat(load(folder.recipe)) if folder.recipe.exists() else {}, {}),
+        course=unless_damaged(lambda: course_of(folder.metrics), Course()),
+        results=results_in(folder.evaluation, left_out), left_out=left_out,
     )  # fmt: skip
 
 
@@ -121,17 +137,50 @@ def differing(stories: Sequence[Story]) -> dict[str, list[Any]]:
     return {key: [story.recipe.get(key) for story in stories] for key in changed}
 
 
-def results_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every summary beside which models stand; one layout for suites and for the demo."""
-    found = {}
+def results_in(folder: Path, left_out: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Every summary beside which models stand, one layout for suites and for the demo; `left_out` hears of the rest."""
+    found, left_out = {}, [] if left_out is None else left_out
     for file in sorted(folder.glob("*.json")):
         try:
             held = json.loads(file.read_text())
-        except ValueError:
-            continue
-        if isinstance(held, dict) and isinstance(held.get("scores"), dict):
-            found[file.stem] = held if "models" in held else _as_suite(held)
+            if isinstance(held, dict) and "scores" in held:
+                held = held if "models" in held else _as_suite(held)
+                Summary.model_validate(held, strict=True)
+                found[file.stem] = {"gains": {}, **held}
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            left_out.append(f"{file.name} is no result: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        except (OSError, ValueError, RecursionError, AttributeError, TypeError) as problem:
+            left_out.append(f"{file.name} is no result: {str(problem).splitlines()[0]}")
     return found
+
+
+class Mark(BaseModel):
+    """One value of one model, as tables need it; whatever else is said of it is passed on."""
+
+    value: FiniteFloat
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+
+
+class Told(BaseModel):
+    """Of one model."""
+
+    teacher: bool
+
+
+class Gained(BaseModel):
+    """Over the best teacher, by model."""
+
+    gain: dict[str, FiniteFloat | None]
+
+
+class Summary(BaseModel):
+    """What a file of results must hold to be shown."""
+
+    models: dict[str, Told]
+    scores: dict[str, dict[str, Mark]]
+    gains: dict[str, Gained] = {}
 
 
 def _as_suite(demo: dict[str, Any]) -> dict[str, Any]:

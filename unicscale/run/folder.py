@@ -14,6 +14,7 @@ from typing import Any
 from unicscale.errors import CheckpointError, RecipeError
 from unicscale.recipe import Recipe, dump, load
 from unicscale.recipe.difference import differences
+from unicscale.run.sound import problem_of
 
 OURS = {"recipe.yaml", "run.json", "checkpoints"}  # any of these makes a folder a run's
 NEUTRAL = {"launch", "logs", "lock", "scenes", "stop", "wandb"}  # may lie in a folder before its run begins
@@ -152,15 +153,19 @@ def _unwritable(root: Path, why: str | None) -> CheckpointError:
 def facts_of(folder: RunFolder) -> dict[str, Any]:
     """What run.json says; empty before the first launch."""
     try:
-        return json.loads(folder.facts.read_text(encoding="utf-8"))
+        facts = json.loads(folder.facts.read_text(encoding="utf-8"))
+        wrong = problem_of(facts)
     except FileNotFoundError:
         return {}
     except OSError as problem:
         raise CheckpointError(f"{folder.facts} cannot be read: {problem.strerror}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
+        wrong = "it is no JSON"
+    if wrong:
         raise CheckpointError(
-            f"{folder.facts} is damaged. Remove it: the checkpoints beside it know where to go on."
-        ) from None
+            f"{folder.facts} is damaged ({wrong}). Remove it: the checkpoints beside it know where to go on."
+        )
+    return facts
 
 
 def versions() -> dict[str, str]:

@@ -124,7 +124,7 @@ class Lock:
                 holder = _parse(self.path.read_text())
             except FileNotFoundError:
                 holder = None
-            except (OSError, ValueError, TypeError, KeyError):
+            except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 continue  # the file server hiccups: ask again
             if self._released.is_set():
                 return
@@ -148,13 +148,16 @@ def read(path: Path) -> Holder | None:
     """The holder a lock names; None where there is no lock, or nothing readable in it."""
     try:
         return _parse(path.read_text())
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
 def _parse(text: str) -> Holder:
     said = json.loads(text)
-    return Holder(**{key.name: said[key.name] for key in fields(Holder)})  # newer code may have written more
+    holder = Holder(**{key.name: said[key.name] for key in fields(Holder)})  # newer code may have written more
+    if any(type(number) is not int for number in (holder.pid, holder.born, holder.restart)):
+        raise ValueError("not a lock of ours")
+    return holder
 
 
 def alive(path: Path, holder: Holder, state_of: Callable[[str], str | None] | None = None) -> bool:

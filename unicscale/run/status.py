@@ -15,6 +15,7 @@ from unicscale.ranks.slurm import Queue, scancel, slurm_state, squeue
 from unicscale.run.folder import RunFolder, facts_of, write_whole
 from unicscale.run.launches import known_runs
 from unicscale.run.lock import alive, read
+from unicscale.run.sound import record_of
 from unicscale.run.states import State
 
 SET_ASIDE = re.compile(r"before-\d+")  # what --fresh started over from: not a run of its own
@@ -100,7 +101,7 @@ def status(run: RunFolder, queue: Queue | None) -> Status:
         state=State.UNKNOWN if unsure and not held else _state(in_queue, held, last),
         job=job,
         where=nodes or last.get("nodes") or last.get("host", ""),
-        step=next((r["step"] for r in reversed(records) if "step" in r), 0),
+        step=records[-1]["step"] if records else 0,
         steps=facts.get("steps"),
         loss=next((r["loss"] for r in reversed(records) if "loss" in r), None),
         eta=_eta(records, facts.get("steps")) if held else None,
@@ -154,15 +155,7 @@ def tail(file: Path) -> list[dict[str, Any]]:
             lines = stream.read().split(b"\n")
     except OSError:
         return []
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
+    return [record for record in map(record_of, lines) if record is not None]
 
 
 def stop(run: RunFolder, who: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.errors import TeacherError
+from unicscale.ranks.environment import whole
 
 PATIENCE = 3.0  # seconds of a plug-in's own import time
 LIMIT = 120.0  # seconds altogether, libraries from a cold network disk included
@@ -76,7 +77,7 @@ def _entry(target: str) -> Any:
 @cache  # once a process: a run finds its teachers more than once
 def probe(target: str, what: str) -> None:
     """Raise TeacherError unless `target` imports, in a child process, within its time."""
-    if int(os.environ.get("RANK", "0")) != 0:
+    if whole("RANK", 0) != 0:
         return  # rank 0 asks for all: its refusal ends the launch
     command = [sys.executable, "-m", "unicscale.teacher.importing", target]
     try:

@@ -32,6 +32,8 @@ TORN = (
     LookupError,
     TypeError,
     AttributeError,
+    AssertionError,
+    RecursionError,
     struct.error,
 )
 HTML = (b"<!doc", b"<html", b"<?xml")

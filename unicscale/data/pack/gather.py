@@ -20,6 +20,7 @@ from unicscale.data.sets.folder import SUFFIXES, by_first_folder, listing
 from unicscale.errors import DataError
 
 LISTS = {".txt", ".lst", ".csv", ".tsv"}
+LABEL = 4096  # bytes: more is no label
 COMPRESSED = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -94,11 +95,15 @@ def _shards(paths: list[str], unpack_into: str) -> Gathered:
             with tarfile.open(plain, "r:") as tar:
                 for member in tar:
                     key, suffix = _key(path, member.name)
+                    if member.issparse() and suffix in SUFFIXES | {".cls"}:
+                        raise DataError(f"{path}: '{member.name}' is a sparse file, which is no image and no label.")
                     if member.isfile() and suffix in SUFFIXES:
                         images.append(Stored(f"{path}:{member.name}", plain, member.offset_data, member.size))
                         keys.append(key)
                         inner.append(os.path.normpath(member.name))
                     elif member.isfile() and suffix == ".cls":
+                        if member.size > LABEL:
+                            raise DataError(f"{path}: '{member.name}' has {member.size:,} bytes, and is no label.")
                         stream = tar.extractfile(member)
                         words[key] = stream.read().decode().strip() if stream else ""
         except (tarfile.TarError, OSError, UnicodeDecodeError) as problem:

@@ -258,7 +258,7 @@ def _keeps(data: bytes, image: np.ndarray) -> bool:
 
     if data[:2] != b"\xff\xd8" or len(data) > PAGE:
         return False
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as opened:
         if opened.mode != "RGB" or opened.getexif().get(0x0112, 1) != 1:
             return False
     return decoded(np.frombuffer(data, np.uint8), *image.shape[:2]) is not None

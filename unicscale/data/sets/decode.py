@@ -11,7 +11,13 @@ from enum import IntEnum
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 500_000_000  # more is refused rather than decoded: 1.5 GB for one image
+MAX_PIXELS = 1 << 27  # more is refused by the header, before 0.4 GB are decoded out of a few hundred kB
+STRIP = (
+    1 << 22
+)  # pixels that are converted at a time: as floats, or in layers, a whole image would take many times more
+# what is read at all: Pillow knows fifty more, among them PostScript, for which it starts another program
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+GREY = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 class Status(IntEnum):
@@ -47,24 +53,35 @@ def decode(data: bytes) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings of size and metadata: the size is checked here
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Undecodable(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
-                return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+                return to_rgb(ImageOps.exif_transpose(image))
     except Undecodable:
         raise
     except Exception as problem:  # Pillow's plug-ins raise nearly everything on broken files
         raise Undecodable(_reason(problem)) from problem
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB."""
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Any mode as (H, W, 3) uint8."""
     if image.mode == "RGB":
-        image.load()
-        return image
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        return np.asarray(image)
+    top = 255.0
+    if image.mode in GREY:
+        sixteen = image.mode.startswith("I;16") or float(image.getextrema()[1]) > 255  # type: ignore[arg-type]
+        top = 65535.0 if sixteen else 255.0
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, STRIP // image.width)
+    for first in range(0, image.height, rows):
+        strip = image.crop((0, first, image.width, min(first + rows, image.height)))
+        out[first : first + rows] = np.asarray(_strip_to_rgb(strip, top))
+    return out
+
+
+def _strip_to_rgb(image: Image.Image, top: float) -> Image.Image:
+    if image.mode in GREY:
         grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max(initial=0) > 255 or image.mode.startswith("I;16") else 255.0
         return Image.fromarray(np.rint(grey.clip(0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layers = image.convert("RGBA")

@@ -51,6 +51,8 @@ def listing(path: str) -> tuple[list[str], list[str], np.ndarray | None]:
     found: list[str] = []
     for folder, inner, files in os.walk(path, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in inner:
+            refuse_loop(folder, name)
         below = os.path.relpath(folder, path)
         found += [
             name if below == "." else f"{below}/{name}"
@@ -62,6 +64,13 @@ def listing(path: str) -> tuple[list[str], list[str], np.ndarray | None]:
         raise DataError(f"{path}: no images below this folder (looked for {', '.join(sorted(SUFFIXES))}).")
     classes, labels = by_first_folder(found)
     return found, classes, labels
+
+
+def refuse_loop(folder: str, name: str) -> None:
+    """A link to a folder around it would show the same images again and again, up to as deep as the system allows."""
+    link = os.path.join(folder, name)
+    if os.path.islink(link) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(link)}/"):
+        raise DataError(f"{link}: this link leads to a folder that it lies in. Remove it, or point it elsewhere.")
 
 
 def by_first_folder(names: list[str]) -> tuple[list[str], np.ndarray | None]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unicscale.data.sets.decode import FORMATS
 from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.depth import DepthHead, depth_errors, depth_loss
@@ -26,13 +27,13 @@ EIGEN = (slice(45, 471), slice(41, 601))  # NYUd's 480 x 640 images have a white
 
 def _mask(path: Path) -> np.ndarray:
     """ADE20K: 0 is everything else and ignored, 1..150 are classes 0..149."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return (np.asarray(image).astype(np.int16) - 1).astype(np.uint8)  # 0 - 1 wraps to 255, which is IGNORE
 
 
 def _metres(path: Path) -> np.ndarray:
     """NYUd: 16-bit millimetres."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return np.asarray(image).astype(np.float32) / 1000
 
 

@@ -14,13 +14,18 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-DURATION = re.compile(r"\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(steps?|epochs?|images?|%)?\s*", re.IGNORECASE)
+DURATION = re.compile(r"\s*(\d{1,15}(?:\.\d{0,15})?(?:e[+-]?\d{1,2})?)\s*(steps?|epochs?|images?|%)?\s*", re.IGNORECASE)
 DURATIONS = "say '500 steps', '2 epochs', '1e6 images' or '5%'"
 
-Unit = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**12  # of anything that is counted or weighed: beyond it arithmetic overflows somewhere, far from the recipe
+SIDE = 16_384  # pixels
+
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+BelowOne = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Pixels = Annotated[int, Field(ge=1, le=SIDE)]
 
 
 def unless(default: Any) -> Any:

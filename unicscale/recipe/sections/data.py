@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, Positive, Section, Unit
+from unicscale.recipe.sections.base import Count, NonNegative, Pixels, Section, Unit
+
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
 class Source(Section):
@@ -22,8 +25,8 @@ class Source(Section):
 class Augment(Section):
     """The paper's augmentation; the same image goes to student and teachers."""
 
-    scale: tuple[Positive, Positive] = (0.08, 1.0)
-    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    scale: tuple[Share, Share] = (0.08, 1.0)
+    ratio: tuple[Ratio, Ratio] = (0.75, 4 / 3)
     flip: Unit = 0.5
     jitter: Unit = 0.8
     brightness: NonNegative = 0.4
@@ -32,10 +35,18 @@ class Augment(Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     grey: Unit = 0.2
     blur: Unit = 0.2
-    blur_sigma: tuple[Positive, Positive] = (0.1, 5.0)
-    blur_kernel: Count = 9
+    blur_sigma: tuple[Ratio, Ratio] = (0.1, 5.0)
+    blur_kernel: Annotated[int, Field(ge=1, le=255)] = 9
     solarize: Unit = 0.2
     solarize_threshold: Unit = 0.5
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Augment:
+        for name in ("scale", "ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} runs from {low:g} to {high:g}: the smaller number comes first")
+        return self
 
 
 class Data(Section):
@@ -47,8 +58,8 @@ class Data(Section):
     micro_batch: Count | None = None  # images per rank and backward; less than its share accumulates gradients
     reader: Literal["auto", "ffcv", "beton", "folder"] = "auto"
     resize: Literal["auto", "area", "bicubic"] = "auto"
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     ahead: Count = 3  # batches decoded before they are asked for
-    max_resolution: Count = 512  # the largest stored side a reader must hold
+    max_resolution: Pixels = 512  # the largest stored side a reader must hold
     max_bad: Unit = 1e-4  # share of undecodable images that is replaced instead of stopping the run
     augment: Augment = Augment()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unicscale.recipe.sections.base import Count, NonNegative, Positive, Section, Unit
+from unicscale.recipe.sections.base import BelowOne, Count, NonNegative, Positive, Section
 
 
 class Offload(Section):
@@ -27,7 +27,7 @@ class EngineSection(Section):
     replicate: Count = 1  # HSDP: whole copies, each sharded over world/replicate ranks
     offload: Offload = Offload()
     weight_decay: NonNegative = 0.03
-    betas: tuple[Unit, Unit] = (0.9, 0.99)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     eps: Positive = 1e-8
     clip: Positive | None = None  # global gradient norm
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the averaged weights, for evaluation and export

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, Section, unless
+from unicscale.recipe.sections.base import Count, NonNegative, Pixels, Section, unless
 from unicscale.recipe.sections.objective import OwnLoss, TokenWeights
 
 # width, depth, heads; every other name is timm's
@@ -37,7 +37,8 @@ class Student(Section):
     @property
     def known_depth(self) -> int | None:
         """The number of blocks, where nobody has to ask timm."""
-        return self.options.get("depth") or (SHORT_NAMES[self.arch][1] if self.arch in SHORT_NAMES else None)
+        said = self.options.get("depth")
+        return said if type(said) is int else (SHORT_NAMES[self.arch][1] if self.arch in SHORT_NAMES else None)
 
 
 class TeacherSection(BaseModel):
@@ -51,7 +52,9 @@ class TeacherSection(BaseModel):
     shard: Literal["auto", "full", "none"] = "auto"
     dtype: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"  # auto: the engine's
     compile: bool | None = None  # None: the engine's
-    resolution: Literal["same_grid", "native", "student"] | Count | list[Count] = "same_grid"  # a list: drawn per step
+    resolution: Literal["same_grid", "native", "student"] | Pixels | list[Pixels] = (
+        "same_grid"  # a list: drawn per step
+    )
     tokens: list[Literal["summary", "patches"]] | None = None  # those that are matched; None: all that it has
     weight: TokenWeights | None = None  # of its summary and of its patches in the loss; None: 1 and 1
     loss: OwnLoss | None = None  # where it is answered by another loss than the other teachers

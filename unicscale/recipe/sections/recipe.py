@@ -12,6 +12,7 @@ from unicscale.recipe.sections.data import Data, Source
 from unicscale.recipe.sections.engine import EngineSection
 from unicscale.recipe.sections.launch import Launch
 from unicscale.recipe.sections.models import Ladder, Projector, Student, TeacherSection
+from unicscale.recipe.sections.names import path_of_run, teacher_name
 from unicscale.recipe.sections.objective import LossSection, ManualWeights, OwnData, Standardize, TeacherDropping
 from unicscale.recipe.sections.stages import Stage
 
@@ -21,7 +22,7 @@ class Recipe(Section):
 
     schema_: Literal[1] = Field(alias="schema")
     out: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Data
     student: Student = Student()
     teachers: dict[str, TeacherSection] = Field(min_length=1)
@@ -39,14 +40,13 @@ class Recipe(Section):
     @field_validator("out")
     @classmethod
     def _one_line(cls, value: str) -> str:
-        return one_line(value)
+        return path_of_run(one_line(value))
 
     @field_validator("teachers")
     @classmethod
     def _plain_names(cls, teachers: dict[str, TeacherSection]) -> dict[str, TeacherSection]:
         for name in teachers:
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"'{name}' names a teacher: letters, digits, '_' and '-' only")
+            teacher_name(name)
         return teachers
 
     @model_validator(mode="after")
@@ -66,7 +66,12 @@ class Recipe(Section):
         return self
 
     def _sizes_fit(self) -> None:
-        patch = self.student.known_patch
+        patch, blur = self.student.known_patch, self.data.augment
+        smallest = min(size for stage in self.stages for size in stage.size_list)
+        if blur.blur and blur.blur_kernel // 2 >= smallest:
+            raise ValueError(
+                f"data.augment.blur_kernel: {blur.blur_kernel} reaches beyond images of {smallest} pixels."
+            )
         for number, stage in enumerate(self.stages):
             for size in stage.size_list:
                 if patch and size % patch:

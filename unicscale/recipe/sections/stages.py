@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from unicscale.recipe.sections.base import DURATION, DURATIONS, Count, NonNegative, Positive, Section
+from unicscale.recipe.sections.base import DURATION, DURATIONS, MOST, Count, NonNegative, Pixels, Positive, Section
+from unicscale.recipe.sections.names import StageName
 
 
 class LearningRate(Section):
@@ -19,14 +20,14 @@ class LearningRate(Section):
 class Stage(Section):
     """One resolution and schedule; exactly one of epochs, steps and images says how long."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    size: Count | list[Count]  # pixels; a list is visited as `sizes` says
+    name: StageName
+    size: Pixels | Annotated[list[Pixels], Field(min_length=1)]  # a list is visited as `sizes` says
     sizes: Literal["cycle", "random"] = "cycle"
     epochs: Positive | None = None
     steps: Count | None = None
     images: Count | None = None
     warmup_epochs: NonNegative | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=MOST)] | None = None
     warmup: str | None = None  # a duration; "5%" is of the stage
     lr: LearningRate
     start_from: str = "weights"  # weights | checkpoint:PATH | scratch; of the stage before for `weights`
