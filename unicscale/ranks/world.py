@@ -45,7 +45,7 @@ class World:
             environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
             torch.use_deterministic_algorithms(True, warn_only=True)
         device = _device(section.device, local_rank)
-        grouped = size > 1 or section.kind != "plain"  # FSDP2 and ZeRO-3 want a group even around one rank
+        grouped = size > 1 or section.grouped
         control = None
         if grouped:
             if size == 1 and "MASTER_ADDR" not in environment:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.contracts import Features, TeacherSpec, normalise
+from unicscale.engine import fill
 from unicscale.errors import TeacherError
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
@@ -93,7 +94,7 @@ def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Froz
     cast(one.module, DTYPES.get(section.dtype, torch.float32))
     state = state_of(one, section)
     one.to_empty(device=device)
-    weights.fill(one.module, state, World())
+    fill(one.module, state, World())
     return one
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from unicscale.contracts import Features
@@ -30,7 +29,7 @@ class Ladder(Projector):
         super().__init__()
         self.blocks = which_blocks(section.blocks, depth)
         self.teachers, self.prefix, self.shared = list(dims), prefix, section.shared
-        self.fused: bool | None = None  # None: on an accelerator, where no rung is sharded on its own
+        self.fused: bool | None = None  # None: on an accelerator; an engine that gathers rung by rung says False
         if hidden is None:
             hidden = dict.fromkeys(self.blocks, section.hidden or width)
             hidden[depth - 1] = section.last_hidden or 4 * width
@@ -50,7 +49,7 @@ class Ladder(Projector):
     def forward(self, blocks: list[Tensor]) -> dict[str, Features]:
         """Raw outputs of all blocks -> one answer per teacher, in fp32."""
         tokens = [blocks[b] for b in self.blocks]
-        fused = self.fused if self.fused is not None else tokens[0].is_cuda and not self._sharded()
+        fused = self.fused if self.fused is not None else tokens[0].is_cuda
         return self._fused(tokens) if fused else self._summed(tokens)
 
     def _summed(self, tokens: list[Tensor]) -> dict[str, Features]:
@@ -79,10 +78,6 @@ class Ladder(Projector):
                 ).float()
             answers[name] = joined(outputs)
         return answers
-
-    def _sharded(self) -> bool:
-        weight = next(self.parameters())
-        return isinstance(weight, DTensor) or weight.numel() == 0  # FSDP2; ZeRO-3
 
 
 def _hidden(heads: list[nn.Module], inputs: list[Tensor]) -> Tensor:
