@@ -43,16 +43,6 @@ def trained(trunk: nn.Module, patches: int, tokens: int) -> int:
     return 3 * encoder(trunk, patches, tokens) - pixels
 
 
-def ladder(projector: nn.Module, patches: int) -> int:
-    """Perceptrons: every matrix once per token that it reads; those named `cls` read one."""
-    flops = 0
-    for name, parameter in projector.named_parameters():
-        if parameter.ndim > 1:
-            tokens = {"cls": 1, "patch": patches}.get(name.split(".")[-3], patches + 1)
-            flops += 2 * tokens * parameter.numel()
-    return flops
-
-
 def width_of(block: nn.Module) -> int:
     """Of the residual stream: what the block's first norm scales."""
     return next(m.weight.numel() for m in block.modules() if isinstance(m, nn.LayerNorm))

@@ -6,7 +6,8 @@ from torch import nn
 
 from unicscale.cost.flops import width_of
 from unicscale.cost.shapes import Shapes, largest, numbers
-from unicscale.engine.placement import BUCKETS, place
+from unicscale.engine import engine_of
+from unicscale.engine.facts import Trained
 from unicscale.engine.units import units
 from unicscale.recipe.sections import Data, EngineSection, TeacherSection
 
@@ -18,41 +19,28 @@ LOSS = 12  # bytes per number of an answer: answer, target and their product in 
 
 def gathers_all(shapes: Shapes, engine: EngineSection, device: int | None) -> bool:
     """Whether a rank holds the whole trained model while it computes."""
-    if engine.kind != "fsdp2" or engine.reshard != "auto":
-        return engine.kind == "plain" or (engine.kind == "fsdp2" and not engine.reshard)
-    gathered = (numbers(shapes.trunk) + numbers(shapes.projector)) * shapes.small
-    return place("auto", gathered, device) == "none"
+    return engine_of(engine).gathers(engine, total(shapes) * shapes.small, device)
 
 
-def shards(engine: EngineSection, ranks: int) -> int:
-    """Over how many ranks one copy is spread."""
-    return 1 if engine.kind == "plain" else ranks // (engine.replicate if engine.kind == "fsdp2" else 1)
+def total(shapes: Shapes) -> int:
+    """Parameters of the student, its projector included."""
+    return numbers(shapes.trunk) + numbers(shapes.projector)
 
 
 def weights(shapes: Shapes, engine: EngineSection, ranks: int, device: int | None, accumulates: bool) -> dict[str, int]:
     """Master weights, what is gathered or rounded beside them, gradients, moments."""
-    total, small = numbers(shapes.trunk) + numbers(shapes.projector), shapes.small
-    whole = gathers_all(shapes, engine, device)
-    unit = largest([*units(shapes.trunk), *([shapes.projector] if whole else units(shapes.projector))])
-    share = shards(engine, ranks)
-    low = small < 4
-    if engine.kind == "plain":
-        beside, gradients = total * small * low, 4 * total
-    elif engine.kind == "fsdp2":
-        beside = total * small if whole else 2 * unit * small
-        in_flight = (1 if whole else 2) * unit * (4 + small * low)  # unreduced, and their copy in fp32
-        gradients = 4 * total if accumulates else 4 * total // share + in_flight
-    else:
-        beside = total * small * low // share + 2 * unit * small
-        bucket = BUCKETS["cpu" if device is None else "cuda"]
-        gradients = 4 * total // share + unit * (4 + small) + 4 * bucket
-    on_host = engine.kind == "zero3" and engine.offload.optimizer
+    blocks = units(shapes.trunk)
+    unit, widest = largest([*blocks, *units(shapes.projector)]), largest([*blocks, shapes.projector])
+    model = Trained(total(shapes), unit, widest, shapes.small)
+    held = engine_of(engine).holds(engine, model, ranks=ranks, memory=device, accumulates=accumulates)
+    masters = 4 * model.total // engine_of(engine).parts(engine, ranks)
+    moments = 8 * model.total // engine_of(engine).parts(engine, ranks)
     return {
-        "weights, fp32": 0 if on_host else 4 * total // share,
-        f"weights, gathered or {engine.dtype}": beside,
-        "gradients": gradients,
-        "optimiser": 0 if on_host else 8 * total // share,
-        "average": 4 * total // share if engine.ema else 0,
+        "weights, fp32": 0 if held.on_host else masters,
+        f"weights, gathered or {engine.dtype}": held.beside,
+        "gradients": held.gradients,
+        "optimiser": 0 if held.on_host else moments,
+        "average": masters if engine.ema else 0,
     }
 
 
@@ -60,10 +48,10 @@ def teachers(
     shapes: Shapes, sections: dict[str, TeacherSection], engine: EngineSection, ranks: int, device: int | None
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Where each teacher goes, and what it takes there."""
-    placement, held, parts = {}, {}, shards(engine, ranks)
+    placement, held, parts = {}, {}, engine_of(engine).parts(engine, ranks)
     for name, section in sections.items():
         size, one = shapes.teacher_bytes[name], shapes.teachers[name]
-        placement[name] = "none" if engine.kind == "plain" else place(section.shard, size, device)
+        placement[name] = engine_of(engine).places(section.shard, size, device)
         gathered = 2 * largest(units(one)) * size // numbers(one)
         held[f"teacher {name}"] = size // parts + gathered if placement[name] == "full" and parts > 1 else size
     return placement, held

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
 from unicscale.cost import flops, memory
 from unicscale.cost.shapes import Shapes, numbers
 from unicscale.data.sets.images import open_images
 from unicscale.data.stream.order import Order
-from unicscale.engine.placement import refuse_sharding, refuse_uneven
+from unicscale.engine import engine_of
 from unicscale.errors import DataError
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, share
@@ -73,7 +75,8 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
     held = int(device * GIB) if device is not None and recipe.engine.device != "cpu" else None
     static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro_batches > 1)
     placement, beside = memory.teachers(shapes, recipe.teachers, recipe.engine, ranks, held)
-    fused = held is not None and recipe.projector.kind == "ladder" and memory.gathers_all(shapes, recipe.engine, held)
+    can_fuse = hasattr(shapes.projector, "fused")  # on a device that gathers it as one
+    fused = can_fuse and held is not None and memory.gathers_all(shapes, recipe.engine, held)
     stages = []
     for stage in plan.stages:
         size = max(stage.sizes)
@@ -94,15 +97,13 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
 
     refuse_loss(recipe.loss, recipe.standardize, recipe.teachers, {n: one.widths for n, one in shapes.teachers.items()})
     refuse_idle_blocks(shapes.projector, shapes.trunk.depth)
-    if recipe.engine.kind == "fsdp2":
-        refuse_uneven(recipe.engine.replicate, ranks)
+    engine_of(recipe.engine).parts(recipe.engine, ranks)
     for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
         check_size(size, shapes.trunk.patch)
         for name, one in shapes.teachers.items():
             every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
     for section in recipe.teachers.values():
-        if recipe.engine.kind == "plain":
-            refuse_sharding(section.shard)
+        engine_of(recipe.engine).places(section.shard, 0, None)
 
 
 def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
@@ -110,13 +111,8 @@ def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     from unicscale.teacher.grid import every_size
 
     patches, tokens = (size // shapes.trunk.patch) ** 2, shapes.tokens(size)
-    if recipe.projector.kind == "transformer":
-        import torch
-
-        blocks = [torch.empty(1, tokens, shapes.trunk.width, device="meta")] * shapes.trunk.depth
-        head = flops.counted(shapes.projector, blocks)
-    else:
-        head = flops.ladder(shapes.projector, patches)
+    blocks = [torch.empty(1, tokens, shapes.trunk.width, device="meta")] * shapes.trunk.depth
+    head = flops.counted(shapes.projector, blocks)
     parts = {"student": flops.trained(shapes.trunk, patches, tokens), "projector": 3 * head}
     for name, one in shapes.teachers.items():
         sides = every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
@@ -170,7 +166,7 @@ def report(recipe: Recipe, gpus: int | None, device: float) -> str:
 
 def cure(recipe: Recipe) -> str:
     """What to change first when memory is short."""
-    if recipe.engine.kind == "plain":
+    if not engine_of(recipe.engine).sharding:
         return "set engine.kind to fsdp2, or lower data.micro_batch."
     if recipe.engine.checkpointing == "none":
         return "set engine.checkpointing to ladder or full, or lower data.micro_batch."

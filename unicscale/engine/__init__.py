@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from unicscale.contracts import Seen
-from unicscale.engine.pieces import Piece, piece_of, write
+from unicscale.engine.facts import Facts
+from unicscale.engine.pieces import Piece, fill, is_sharded, piece_of, write
 from unicscale.ranks.world import World
+from unicscale.recipe.building import build, imported
 from unicscale.recipe.sections import EngineSection
 
-__all__ = ["Engine", "Piece", "build_engine", "piece_of", "write"]
+__all__ = ["Engine", "Facts", "Piece", "build_engine", "engine_of", "fill", "is_sharded", "piece_of", "write"]
 
 
 class Engine(Protocol):
@@ -52,19 +54,13 @@ class Engine(Protocol):
         ...
 
 
+def engine_of(section: EngineSection) -> type[Facts]:
+    """The class of the engine that the recipe names, for what it says of itself."""
+    return imported(section.builds)
+
+
 def build_engine(
     section: EngineSection, student: nn.Module, *, seed: int, world: World, micro_batches: int, size: int
 ) -> Engine:
     """The engine that the recipe names, around a student built on meta."""
-    shared: dict[str, Any] = {"seed": seed, "world": world, "micro_batches": micro_batches}
-    if section.kind == "fsdp2":
-        from unicscale.engine.fsdp2 import Fsdp2Engine
-
-        return Fsdp2Engine(section, student, **shared)
-    if section.kind == "zero3":
-        from unicscale.engine.zero3 import Zero3Engine
-
-        return Zero3Engine(section, student, **shared)
-    from unicscale.engine.plain import PlainEngine
-
-    return PlainEngine(section, student, **shared)
+    return build(section, student, seed=seed, world=world, micro_batches=micro_batches)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unicscale.engine.facts import Facts
 from unicscale.engine.pieces import Piece
 from unicscale.engine.update import Average, Judge
 from unicscale.ranks.world import World
@@ -23,7 +24,7 @@ Pieces = dict[str, Piece]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class BaseEngine(ABC):
+class BaseEngine(Facts, ABC):
     """An engine fills `student` and `weights` when it opens; the rest follows from them."""
 
     student: nn.Module

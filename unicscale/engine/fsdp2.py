@@ -12,11 +12,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from unicscale.engine.base import BaseEngine, Pieces, materialise
+from unicscale.engine.facts import Held, Trained
 from unicscale.engine.pieces import piece_of
 from unicscale.engine.placement import memory_of, place, refuse_uneven
 from unicscale.engine.units import prepare, units
 from unicscale.engine.update import Update
 from unicscale.ranks.world import World
+from unicscale.recipe.sections import EngineSection
 
 # nobody edits the student's answers in place
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -24,6 +26,29 @@ warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a vi
 
 class Fsdp2Engine(BaseEngine):
     """fp32 rows, computation in the recipe's dtype, gradients reduced in fp32."""
+
+    @classmethod
+    def parts(cls, section: EngineSection, ranks: int) -> int:
+        """One copy per replica."""
+        refuse_uneven(section.replicate, ranks)
+        return ranks // section.replicate
+
+    @classmethod
+    def gathers(cls, section: EngineSection, size: int, memory: int | None) -> bool:
+        """As the recipe says; by itself where the device has room for it."""
+        return place("auto", size, memory) == "none" if section.reshard == "auto" else not section.reshard
+
+    @classmethod
+    def holds(
+        cls, section: EngineSection, model: Trained, *, ranks: int, memory: int | None, accumulates: bool
+    ) -> Held:
+        """What is gathered; gradients are unreduced, and copied to fp32, one unit at a time."""
+        whole = cls.gathers(section, model.total * model.small, memory)
+        unit = model.widest if whole else 2 * model.unit
+        in_flight = unit * (4 + model.small * (model.small < 4))
+        rows = 4 * model.total // cls.parts(section, ranks)
+        beside = (model.total if whole else unit) * model.small
+        return Held(beside, 4 * model.total if accumulates else rows + in_flight)
 
     def _open(self, student: nn.Module) -> None:
         if not hasattr(self, "mesh"):  # once per run: another mesh means other process groups, which nobody takes down
@@ -59,15 +84,13 @@ class Fsdp2Engine(BaseEngine):
             fully_shard(part, mesh=self.mesh, reshard_after_forward=reshard, mp_policy=policy)
 
     def _reshards(self, student: nn.Module) -> bool:
-        if self.section.reshard != "auto":
-            return self.section.reshard
-        gathered = sum(p.numel() for p in student.parameters()) * self.dtype.itemsize
-        return place("auto", gathered, memory_of(self.world.device)) == "full"
+        size = sum(p.numel() for p in student.parameters()) * self.dtype.itemsize
+        return not self.gathers(self.section, size, memory_of(self.world.device))
 
     def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
         """In rows too, each block gathered ahead of its turn; or whole, where the device has room."""
         size = sum(p.numel() * p.element_size() for p in module.parameters())
-        if place(how, size, memory_of(self.world.device)) == "full":
+        if self.places(how, size, memory_of(self.world.device)) == "full":
             blocks: list[Any] = units(module)
             self._shard(module.requires_grad_(False), blocks, True, MixedPrecisionPolicy())
             for block, following in pairwise(blocks):

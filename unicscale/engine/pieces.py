@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from unicscale.ranks.world import World
 
 
 class Piece(NamedTuple):
@@ -24,6 +28,11 @@ class Piece(NamedTuple):
     def cut(self, whole: Tensor) -> Tensor:
         """The same range of another tensor of the whole's shape."""
         return whole.reshape(-1)[self.start : self.start + self.flat.numel()]
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether an engine spread it over ranks, so that it is rebuilt around each forward."""
+    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
 
 
 def piece_of(parameter: Any) -> Piece:
@@ -61,3 +70,32 @@ def slice_of(parameter: Any, padded: Tensor) -> Piece:
     size, group = padded.numel(), parameter.ds_process_group
     start = min(torch.distributed.get_rank(group) * size, parameter.ds_numel)
     return Piece(padded[: min(size, parameter.ds_numel - start)], start, tuple(parameter.ds_shape))
+
+
+@torch.no_grad()
+def fill(module: nn.Module, state: Mapping[str, Tensor], world: World) -> None:
+    """Give every parameter and buffer its value, however the engine sharded it; `state` is read on rank 0 only."""
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, target in held.items():
+        if hasattr(target, "ds_id"):
+            _fill_zero3(target, state, name, world)
+        elif isinstance(target, DTensor):
+            # other ranks hand in storage they never touch: only rank 0's page is ever real
+            whole = torch.empty(target.shape, dtype=target.dtype, device=target.device_mesh.device_type)
+            if world.main:
+                whole.copy_(state[name])
+            local = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=0).to_local()
+            target.to_local().copy_(local)
+        else:
+            if world.main:
+                target.copy_(state[name])
+            if world.size > 1:
+                dist.broadcast(target.detach(), src=0)
+
+
+def _fill_zero3(target: Tensor, state: Mapping[str, Tensor], name: str, world: World) -> None:
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([target], modifier_rank=0):
+        if world.main:
+            target.copy_(state[name])

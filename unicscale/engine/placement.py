@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 ROOMY = 0.05  # a copy that takes up to this share of the device is worth its memory: nothing to gather in each step
 
-BUCKETS = {"cpu": 20_000_000, "cuda": 100_000_000}  # gradients that ZeRO-3 collects before it reduces them
-
 Placement = Literal["full", "none"]
 
 

@@ -7,10 +7,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unicscale.engine.base import BaseEngine, Pieces, materialise
+from unicscale.engine.facts import Held, Trained
 from unicscale.engine.pieces import piece_of
-from unicscale.engine.placement import refuse_sharding
+from unicscale.engine.placement import Placement, refuse_sharding
 from unicscale.engine.units import prepare
 from unicscale.engine.update import Update
+from unicscale.recipe.sections import EngineSection
 
 BUCKET = 25 * 2**20  # bytes: large enough for full bandwidth, small enough to start early
 
@@ -21,6 +23,31 @@ class PlainEngine(BaseEngine):
     Not torch's DDP: it fills its buckets in another order after the first step, which changes the last bit of a sum
     over three or more ranks, and a resumed run would not equal the uninterrupted one.
     """
+
+    sharding = False
+
+    @classmethod
+    def parts(cls, section: EngineSection, ranks: int) -> int:
+        """Every rank holds all of it."""
+        return 1
+
+    @classmethod
+    def gathers(cls, section: EngineSection, size: int, memory: int | None) -> bool:
+        """It is there already."""
+        return True
+
+    @classmethod
+    def holds(
+        cls, section: EngineSection, model: Trained, *, ranks: int, memory: int | None, accumulates: bool
+    ) -> Held:
+        """Autocast's rounded copies, and whole gradients in fp32."""
+        return Held(model.total * model.small * (model.small < 4), 4 * model.total)
+
+    @classmethod
+    def places(cls, how: str, size: int, memory: int | None) -> Placement:
+        """Nothing is sharded here: every rank holds the whole teacher."""
+        refuse_sharding(how)
+        return "none"
 
     def _open(self, student: nn.Module) -> None:
         self.copies = self.world.size
@@ -39,8 +66,8 @@ class PlainEngine(BaseEngine):
         self.update = Update(self.section, self.trained(), self.world.device, moments)
 
     def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
-        """Nothing is sharded here: every rank holds the whole teacher."""
-        refuse_sharding(how)
+        """Whole, or refused."""
+        self.places(how, 0, None)
         return materialise(module, self.world.device, torch.nan)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.engine.base import BaseEngine, Pieces, materialise, move
+from unicscale.engine.facts import Held, Trained
 from unicscale.engine.pieces import Piece, piece_of, slice_of
-from unicscale.engine.placement import BUCKETS, memory_of, place
+from unicscale.engine.placement import memory_of
 from unicscale.engine.units import LADDER, prepare, stacks, units
 from unicscale.engine.update import MOMENTS, adamw, order
 from unicscale.errors import RecipeError
+from unicscale.recipe.sections import EngineSection
 
+BUCKETS = {"cpu": 20_000_000, "cuda": 100_000_000}  # gradients that are collected before they are reduced
 PERSISTENT = 10_000  # parameters up to this many numbers stay gathered: not worth a collective each
 
 
@@ -24,6 +27,16 @@ class Zero3Engine(BaseEngine):
     DeepSpeed reads the norm once per step for its own check: the one host synchronisation that this engine keeps,
     besides the verdict's way to the host where the optimiser is offloaded.
     """
+
+    @classmethod
+    def holds(
+        cls, section: EngineSection, model: Trained, *, ranks: int, memory: int | None, accumulates: bool
+    ) -> Held:
+        """Slices in the recipe's dtype, two units gathered, and DeepSpeed's buckets."""
+        beside = model.total * model.small * (model.small < 4) // ranks + 2 * model.unit * model.small
+        buckets = 4 * BUCKETS["cpu" if memory is None else "cuda"]
+        gradients = 4 * model.total // ranks + model.unit * (4 + model.small) + buckets
+        return Held(beside, gradients, on_host=section.offload.optimizer)
 
     def _open(self, student: Any) -> None:
         deepspeed = import_deepspeed(self.world.device)
@@ -106,7 +119,7 @@ class Zero3Engine(BaseEngine):
         """Sliced by a second, frozen DeepSpeed engine; or whole, where the device has room."""
         size = sum(p.numel() * p.element_size() for p in module.parameters())
         module.requires_grad_(False)
-        if place(how, size, memory_of(self.world.device)) == "none":
+        if self.places(how, size, memory_of(self.world.device)) == "none":
             return materialise(module, self.world.device, torch.nan)
         deepspeed = import_deepspeed(self.world.device)
         dtype = next(module.parameters()).dtype

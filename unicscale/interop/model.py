@@ -137,7 +137,7 @@ class Model(nn.Module):
 
 
 def _held(of: Any, kind: str) -> Any:
-    return of[kind] if kind in of else None
+    return of[kind] if kind in of else None  # noqa: SIM401 (a ModuleDict has no get)
 
 
 def _draw_by_torch(trunk: nn.Module) -> None:

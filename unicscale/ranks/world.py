@@ -51,7 +51,7 @@ class World:
         device = device_of(section.device, local_rank)
         if section.compile:
             refuse_without_compiler(device)
-        grouped = size > 1 or section.kind != "plain"  # FSDP2 and ZeRO-3 want a group even around one rank
+        grouped = size > 1 or section.grouped
         control = None
         if grouped:
             if size == 1 and "MASTER_ADDR" not in environment:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unicscale.engine import is_sharded
 from unicscale.errors import TeacherError
 from unicscale.teacher.frozen import Frozen
 
@@ -20,7 +21,7 @@ def quantise(one: Frozen, device: torch.device) -> None:
     """Replace the products of the blocks' linear layers, and refuse if any probe image's mean cosine suffers."""
     quantize_, config = _torchao(one.name)
     _refuse_old_devices(one.name, device)
-    if any(hasattr(p, "placements") or hasattr(p, "ds_id") for p in one.parameters()):
+    if any(is_sharded(p) for p in one.parameters()):
         raise TeacherError(f"teacher '{one.name}': 'dtype: fp8' needs whole weights on each rank: set `shard: none`.")
     pixels = probe(one.spec.size).to(device)
     exact = one(pixels)

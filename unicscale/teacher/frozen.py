@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.contracts import Features, TeacherSpec, Widths, normalise
+from unicscale.engine import fill
 from unicscale.errors import TeacherError
 from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.world import World
@@ -95,7 +96,7 @@ def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Froz
     cast(one.module, DTYPES.get(section.dtype, torch.float32))
     state = state_of(one, section)
     one.to_empty(device=device)
-    weights.fill(one.module, state, World())
+    fill(one.module, state, World())
     return one
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unicscale.contracts import Features, TeacherSpec, Widths, normalise
-from unicscale.engine import Engine
+from unicscale.engine import Engine, fill, is_sharded
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.objective.cone import Cone
@@ -21,7 +21,7 @@ from unicscale.objective.standardizers import make_standardizer
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
-from unicscale.teacher import door, fp8, weights
+from unicscale.teacher import door, fp8
 from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of
 from unicscale.teacher.grid import Policy, drawn, every_size, input_size
@@ -52,7 +52,7 @@ class Teachers:
         ).to(device)
         self._broken = {name: torch.zeros((), dtype=torch.bool, device=device) for name in frozen}
         self._remarked: set[str] = set()
-        sharded = any(hasattr(p, "ds_id") or hasattr(p, "placements") for f in frozen.values() for p in f.parameters())
+        sharded = any(is_sharded(p) for f in frozen.values() for p in f.parameters())
         # sharded parameters are rebuilt in place around each forward, which inference tensors do not allow
         self._without_graph = torch.no_grad if sharded else torch.inference_mode
 
@@ -168,7 +168,7 @@ def _place(one: Frozen, section: TeacherSection, engine: Engine, defaults: Engin
     if defaults.compile if section.compile is None else section.compile:
         compile_units(one)
     placed = engine.shard_teacher(one, section.shard)
-    weights.fill(one.module, state, world)
+    fill(one.module, state, world)
     if dtype == "fp8":
         fp8.quantise(one, world.device)
     took = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""A teacher's weights: where they lie, how they are read safely, and how every rank comes by its part."""
+"""A teacher's weights: where they lie, and how they are read safely."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from typing import Any
 from zlib import crc32
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unicscale import rng
 from unicscale.errors import TeacherError, UserError
-from unicscale.ranks.world import World
 
 # whatever torch's unpickler, the zip directory or safetensors trip over where bytes are missing or flipped
 TORN = (
@@ -154,35 +151,3 @@ class RandomState(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.like)
-
-
-# --- into the module ------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def fill(module: nn.Module, state: Mapping[str, Tensor], world: World) -> None:
-    """Give every parameter and buffer its value, however the engine sharded it; `state` is read on rank 0 only."""
-    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    for name, target in held.items():
-        if hasattr(target, "ds_id"):
-            _fill_zero3(target, state, name, world)
-        elif isinstance(target, DTensor):
-            # other ranks hand in storage they never touch: only rank 0's page is ever real
-            whole = torch.empty(target.shape, dtype=target.dtype, device=target.device_mesh.device_type)
-            if world.main:
-                whole.copy_(state[name])
-            local = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=0).to_local()
-            target.to_local().copy_(local)
-        else:
-            if world.main:
-                target.copy_(state[name])
-            if world.size > 1:
-                dist.broadcast(target.detach(), src=0)
-
-
-def _fill_zero3(target: Tensor, state: Mapping[str, Tensor], name: str, world: World) -> None:
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([target], modifier_rank=0):
-        if world.main:
-            target.copy_(state[name])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import CoreSchema, core_schema
 
 
 class Section(BaseModel):
@@ -31,6 +33,15 @@ Pixels = Annotated[int, Field(ge=1, le=SIDE)]
 def unless(default: Any) -> Any:
     """A key that a resolved recipe leaves out where it says nothing new: those of older runs stay what they are."""
     return Field(exclude_if=lambda value: value == default)
+
+
+class OneOf(NamedTuple):
+    """`Annotated[str, OneOf(TABLE)]`: one of the table's names, refused and completed as a Literal's are."""
+
+    names: Iterable[str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
 
 
 def one_line(text: str) -> str:

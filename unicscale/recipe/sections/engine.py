@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unicscale.recipe.sections.base import BelowOne, Count, NonNegative, Positive, Section
+from unicscale.recipe.sections.base import BelowOne, Count, NonNegative, OneOf, Positive, Section
+
+# a new engine is a file and a line here
+ENGINES = {
+    "plain": "unicscale.engine.plain:PlainEngine",
+    "fsdp2": "unicscale.engine.fsdp2:Fsdp2Engine",
+    "zero3": "unicscale.engine.zero3:Zero3Engine",
+}
 
 
 class Offload(Section):
@@ -19,7 +26,7 @@ class Offload(Section):
 class EngineSection(Section):
     """How the step runs: which engine, in what precision, how much is recomputed."""
 
-    kind: Literal["plain", "fsdp2", "zero3"] = "plain"
+    kind: Annotated[str, OneOf(ENGINES)] = "plain"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     checkpointing: Literal["none", "ladder", "blocks", "full"] = "none"  # full: ladder and blocks
@@ -34,3 +41,13 @@ class EngineSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False  # on CUDA: only kernels that give the same bits every time, which are slower
     timeout_seconds: Positive = 600.0  # how long a collective may wait before the watchdog names the missing rank
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a process group is opened even around one rank: what shards wants one."""
+        return self.kind != "plain"
+
+    @property
+    def builds(self) -> str:
+        """The path of the engine's class."""
+        return ENGINES[self.kind]

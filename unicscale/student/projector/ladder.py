@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from unicscale.contracts import Features, Widths
@@ -33,7 +32,7 @@ class Ladder(Projector):
         last = len(widths) - 1
         self.blocks = which_blocks(section.blocks, len(widths))
         self.teachers, self.prefix = list(teachers), prefix
-        self.fused: bool | None = None  # None: on an accelerator, where no rung is sharded on its own
+        self.fused: bool | None = None  # None: on an accelerator; an engine that gathers rung by rung says False
         if hidden is None:
             hidden = {block: section.hidden or widths[block] for block in self.blocks}
             hidden[last] = section.last_hidden or 4 * widths[last]
@@ -54,7 +53,7 @@ class Ladder(Projector):
     def forward(self, blocks: list[Tensor]) -> dict[str, Features]:
         """Raw outputs of all blocks -> one answer per teacher, in fp32."""
         tokens = [blocks[b] for b in self.blocks]
-        fused = self.fused if self.fused is not None else tokens[0].is_cuda and not self._sharded()
+        fused = self.fused if self.fused is not None else tokens[0].is_cuda
         return self._fused(tokens) if fused else self._summed(tokens)
 
     def _summed(self, tokens: list[Tensor]) -> dict[str, Features]:
@@ -83,10 +82,6 @@ class Ladder(Projector):
                 ).float()
             answers[name] = joined(outputs)
         return answers
-
-    def _sharded(self) -> bool:
-        weight = next(self.parameters())
-        return isinstance(weight, DTensor) or weight.numel() == 0  # FSDP2; ZeRO-3
 
 
 def _sum(one: Features, other: Features) -> Features:
