@@ -22,7 +22,7 @@ from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, normalise
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
 from unicscale.evaluate import suites
 from unicscale.evaluate.features import shelf
-from unicscale.evaluate.features.extract import sha_of, sha_of_images
+from unicscale.evaluate.features.marks import sha_of, sha_of_images
 from unicscale.evaluate.opening import open_subject, with_teachers
 from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table
 from unicscale.evaluate.sets.names import TRANSFER
@@ -78,10 +78,7 @@ def test_the_papers_suite_runs_on_every_official_layout(data, student, helpers, 
         "heads",
         "ade20k",
         "nyud",
-        "prune",
-        "whiten",
-        "statistics",
-        "speed",
+        *suites.FACTS,
     }
     assert tasks <= measured
     assert {"zero_shot/metaclip", "heads/deit3", "ade20k/mIoU", "nyud/rmse", "nyud/delta1", "transfer"} <= measured
@@ -89,10 +86,13 @@ def test_the_papers_suite_runs_on_every_official_layout(data, student, helpers, 
         "imagenet/imagenet_v2",
         "imagenet/imagenet_r",
         "imagenet/imagenet_sketch",
-        "prune/0 %",
+        "prune/10%",
         "whiten/48",
+        "whiten/48/change",
+        "prune_ade20k/all",
+        "whiten_ade20k/48",
     } <= measured
-    assert {"statistics/CLS norm", "statistics/patch deviation per channel", "speed/parameters, million"} <= measured
+    assert {"statistics/CLS norm per sample", "statistics/pooled patches deviation per dimension"} <= measured
     assert whole["gains"]["knn"]["best_teacher"] == "teacher:deit3"
     one = json.loads((tmp_path / "paper" / "student" / "aircraft.json").read_text())
     assert one["protocol"]["classifier"].startswith("logistic regression, L-BFGS")
@@ -137,8 +137,7 @@ def test_a_split_is_hashed_once_for_all_models_and_tasks(data, student, tmp_path
     monkeypatch.setattr(shelf, "sha_of_images", lambda images: hashed.append(images) or sha_of_images(images))
     models = [f"one={student}", f"two={student}"]
     evaluate(models, data=data, suite=["knn,whiten,flowers"], out=tmp_path / "t.json", **FAST)
-    # ImageNet's and Flowers' train and test; whiten asks for at most 50,000 images, which is another choice of them
-    assert len(hashed) == 4 + 2
+    assert len(hashed) == 4  # ImageNet's and Flowers' train and test
 
 
 def test_missing_data_sets_are_listed_with_their_place_and_origin_and_the_rest_runs(student, tmp_path, capsys):
@@ -278,7 +277,7 @@ def test_the_official_checkpoint_gives_the_golden_features(golden, tmp_path):
 
 def test_features_can_leave_the_patches_out(student, data, tmp_path):
     features(str(student), data / "imagenet" / "val", out=tmp_path / "f.safetensors", patches=False, device="cpu")
-    assert set(load_file(tmp_path / "f.safetensors")) == {"summary", "labels", "index"}
+    assert set(load_file(tmp_path / "f.safetensors")) == {"summary", "labels", "index", "names"}
 
 
 def test_an_unknown_model_says_what_a_model_is(data, tmp_path):

@@ -18,6 +18,7 @@ from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
 
 CROP_SHARE = 224 / 256
+LONGEST = 32  # sides of the crop: of a longer image only what the crop shows is resized
 
 
 def open_eval(
@@ -102,5 +103,9 @@ def whole(image: np.ndarray, size: int, crop: bool) -> np.ndarray:
     else:
         width, height = int(short * width / height), short
     left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(width, height) > LONGEST * size:  # a strip: resized whole, one row of 60,000 pixels would fill gigabytes
+        across, down = picture.width / width, picture.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
