@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.kit import tiny_sets
+from tests.kit import measured, tiny_sets
+from tests.kit.measured import FAST
 from tests.kit.pictures import needs_ffcv
 from unicscale import load
 from unicscale.commands.evaluation import evaluate, features
@@ -27,18 +28,12 @@ from unicscale.evaluate.opening import open_subject, with_teachers
 from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table
 from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.terms import Settings
-from unicscale.interop.native import Description, write
-from unicscale.interop.opened import Opened
-from unicscale.objective.standardize import Standardizer
 from unicscale.recipe import load as load_recipe
-from unicscale.recipe import sections
-from unicscale.student.model import build_student
 from unicscale.student.trunk import Trunk
 from unicscale.train import train
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
 CLIP = SHAPE | {"clip_embed_dim": 16, "text": {"width": 32, "heads": 2, "layers": 1}}
-FAST = {"dense_size": 32, "dense_steps": 3, "epochs": 2, "batch": 16, "dtype": "fp32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student with projectors for two teachers, at its initial values."""
-    section = sections.Student(patch=8, options={"embed_dim": 48, "depth": 2, "num_heads": 2})
-    dims = {"deit3": 32, "metaclip": 32}
-    one = build_student(section, sections.Ladder(), dims, 32)
-    values = {name: one.initial(name, tuple(p.shape), 0) for name, p in one.named_parameters()}
-    one.load_state_dict(values, assign=True)
-    file = tmp_path_factory.mktemp("student") / "student.safetensors"
-    statistics = {name: (Standardizer(dim), Standardizer(dim)) for name, dim in dims.items()}
-    write(file, Opened(one, 32, statistics), Description(student=section, projector=sections.Ladder()))
-    return file
+    return measured.student(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from unicscale.errors import DataError
 
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.uint8: "U8"}
 NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64, torch.uint8: np.uint8}
+COUNT = itertools.count()  # of this process's temporary files
 Plan = dict[str, tuple[tuple[int, ...], torch.dtype]]  # name -> whole shape, type
 
 
@@ -56,10 +58,10 @@ def temporary(path: Path) -> Path:
     """A name of this process's own beside the file; what a process of this host left there when it was killed goes."""
     ours = f".{path.name}.{platform.node()}-"
     for left in path.parent.glob(f"{glob.escape(ours)}*.tmp"):
-        pid = left.name.removeprefix(ours).removesuffix(".tmp")
+        pid = left.name.removeprefix(ours).partition("-")[0]
         if pid.isdecimal() and not _lives(int(pid)):
             left.unlink(missing_ok=True)
-    return path.with_name(f"{ours}{os.getpid()}.tmp")
+    return path.with_name(f"{ours}{os.getpid()}-{next(COUNT)}.tmp")
 
 
 def _lives(pid: int) -> bool:
