@@ -24,7 +24,7 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
     """Run the recipe to its end, from wherever it stands; StoppedOnRequest when somebody asked it to leave early."""
     try:
         with joined(recipe.engine) as world:
-            if recipe.evaluate.every_epochs:
+            if recipe.evaluate.ever:
                 world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val))
             loader = survey(recipe, world)
             with owned_run(recipe, world, fresh=fresh) as run:

@@ -13,7 +13,7 @@ from unicscale.contracts import Features
 from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.probe import Schedule
-from unicscale.evaluate.tasks.dense import Depth, Segment, _mask
+from unicscale.evaluate.tasks.dense import Depth, Segment
 from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, width_of
 from unicscale.evaluate.terms import Settings, Subject
 from unicscale.ranks.world import World
@@ -41,8 +41,8 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 def test_crops_and_flips_keep_every_pixel_with_its_class(subject, shelf):
-    kind = Kind(_mask, lambda path, mask: None)
     pairs = shelf.split("ade20k", "train")
+    kind = Kind(pairs.read, lambda path, mask: None)
     stream = Stream(subject, shelf, pairs, kind, 60)
     flipped = []
     for features, masks in stream(Schedule(steps=6, batch=4, lr=1.0)):

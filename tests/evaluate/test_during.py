@@ -16,8 +16,9 @@ from tests.kit import tiny_sets
 from unicscale.contracts import Features, Seen
 from unicscale.data.once import open_eval
 from unicscale.errors import DataError, RecipeError
-from unicscale.evaluate.during import asked_for, during, frozen
-from unicscale.evaluate.metrics.knn import nearest, vote
+from unicscale.evaluate.during import asked_for, during, frozen, score_of
+from unicscale.evaluate.metrics.knn import knn_predict, nearest, vote
+from unicscale.evaluate.score import Score
 from unicscale.ranks.world import World
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe.sections import Evaluate
@@ -135,6 +136,29 @@ def test_modes_and_generators_are_left_alone_even_by_an_error(data):
     assert [module.training for module in student.modules()] == [True, True, True, False]
     during(Evaluate(tasks=["knn"]), student[0], World(), val=[str(data / "val")], size=32)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_exact_copies_do_not_hide_an_image_from_itself():
+    bank = torch.ones(5, 3)
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    own = torch.arange(5)
+    guess = knn_predict(bank, labels, bank, ks=[4], own=own)[4]
+    assert guess.tolist()[3:] == [0, 0], "of the others, three are of class 0"
+
+
+def test_an_evaluation_ranks_checkpoints_by_one_number():
+    assert score_of("knn", {"val/knn": 71.0}) == Score("knn", 71.0, higher_is_better=True)
+    assert score_of("loss", {"val/loss": 0.5}) == Score("loss", 0.5, higher_is_better=False)
+    assert score_of("knn", {"val/failed": 1.0}) is None
+
+
+def test_the_pace_can_be_said_in_steps_but_not_twice(data, tmp_path):
+    recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "r", every_steps=4, tasks=["knn"])
+    train(load_recipe(str(recipe)))
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val/knn" in line] == [4, 6]
+    with pytest.raises(RecipeError, match="every_epochs or every_steps, not both"):
+        load_recipe(str(recipe), ["evaluate.every_epochs=1"])
 
 
 def test_the_number_of_images_is_bounded(data):

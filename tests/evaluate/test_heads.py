@@ -8,12 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from unicscale.errors import DataError, RecipeError
+from unicscale.evaluate.lenders import Lender
 from unicscale.evaluate.opening import guess, open_subject
+from unicscale.evaluate.tasks.borrowed import which
 from unicscale.evaluate.tasks.heads import head_logits
-from unicscale.evaluate.tasks.zero_shot import text_classifier, which, zero_shot_predict
+from unicscale.evaluate.tasks.zero_shot import text_classifier, zero_shot_predict
 from unicscale.evaluate.terms import Subject
 from unicscale.objective.standardize import Standardizer
-from unicscale.teacher.finding import find
+from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher.frozen import open_teacher
 
 NAMES = ["tench", "goldfish", "great white shark"]
@@ -101,8 +103,8 @@ def test_the_authors_teacher_names_lead_to_our_plugins(theirs, ours):
 
 def test_a_projector_the_student_never_had_is_refused_by_name():
     module = torch.nn.Identity()
-    subject = Subject("ours", module, module, "", 32, 8, taught_by=("dino", "deit3"))
-    subject.notes["plugins"] = {"deit3": find("deit3")}
+    absent = Lender("dino", TeacherSection(), None)  # not installed here
+    subject = Subject("ours", module, module, "", 32, 8, lenders={"dino": absent, "deit3": Lender.of("deit3", {})})
     assert which(subject, None, "classify") == ["deit3"]
     with pytest.raises(RecipeError, match="ours has no projector for 'metaclip'; it was taught by dino, deit3"):
         which(subject, "metaclip", "embed_text")

@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.kit import tiny_sets
+from tests.kit import measured, tiny_sets
+from tests.kit.measured import FAST
 from tests.kit.pictures import needs_ffcv
 from unicscale import load
 from unicscale.commands.evaluation import evaluate, features
@@ -22,23 +23,17 @@ from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, normalise
 from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
 from unicscale.evaluate import suites
 from unicscale.evaluate.features import shelf
-from unicscale.evaluate.features.extract import sha_of, sha_of_images
+from unicscale.evaluate.features.marks import sha_of, sha_of_images
 from unicscale.evaluate.opening import open_subject, with_teachers
 from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table
 from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.terms import Settings
-from unicscale.interop.native import Description, write
-from unicscale.interop.opened import Opened
-from unicscale.objective.standardize import Standardizer
 from unicscale.recipe import load as load_recipe
-from unicscale.recipe import sections
-from unicscale.student.model import build_student
 from unicscale.student.trunk import Trunk
 from unicscale.train import train
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
 CLIP = SHAPE | {"clip_embed_dim": 16, "text": {"width": 32, "heads": 2, "layers": 1}}
-FAST = {"dense_size": 32, "dense_steps": 3, "epochs": 2, "batch": 16, "dtype": "fp32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student with projectors for two teachers, at its initial values."""
-    section = sections.Student(patch=8, options={"embed_dim": 48, "depth": 2, "num_heads": 2})
-    dims = {"deit3": 32, "metaclip": 32}
-    one = build_student(section, sections.Ladder(), dims, 32)
-    values = {name: one.initial(name, tuple(p.shape), 0) for name, p in one.named_parameters()}
-    one.load_state_dict(values, assign=True)
-    file = tmp_path_factory.mktemp("student") / "student.safetensors"
-    statistics = {name: (Standardizer(dim), Standardizer(dim)) for name, dim in dims.items()}
-    write(file, Opened(one, 32, statistics), Description(student=section, projector=sections.Ladder()))
-    return file
+    return measured.student(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture
@@ -78,10 +64,7 @@ def test_the_papers_suite_runs_on_every_official_layout(data, student, helpers, 
         "heads",
         "ade20k",
         "nyud",
-        "prune",
-        "whiten",
-        "statistics",
-        "speed",
+        *suites.FACTS,
     }
     assert tasks <= measured
     assert {"zero_shot/metaclip", "heads/deit3", "ade20k/mIoU", "nyud/rmse", "nyud/delta1", "transfer"} <= measured
@@ -89,10 +72,13 @@ def test_the_papers_suite_runs_on_every_official_layout(data, student, helpers, 
         "imagenet/imagenet_v2",
         "imagenet/imagenet_r",
         "imagenet/imagenet_sketch",
-        "prune/0 %",
+        "prune/10%",
         "whiten/48",
+        "whiten/48/change",
+        "prune_ade20k/all",
+        "whiten_ade20k/48",
     } <= measured
-    assert {"statistics/CLS norm", "statistics/patch deviation per channel", "speed/parameters, million"} <= measured
+    assert {"statistics/CLS norm per sample", "statistics/pooled patches deviation per dimension"} <= measured
     assert whole["gains"]["knn"]["best_teacher"] == "teacher:deit3"
     one = json.loads((tmp_path / "paper" / "student" / "aircraft.json").read_text())
     assert one["protocol"]["classifier"].startswith("logistic regression, L-BFGS")
@@ -137,8 +123,7 @@ def test_a_split_is_hashed_once_for_all_models_and_tasks(data, student, tmp_path
     monkeypatch.setattr(shelf, "sha_of_images", lambda images: hashed.append(images) or sha_of_images(images))
     models = [f"one={student}", f"two={student}"]
     evaluate(models, data=data, suite=["knn,whiten,flowers"], out=tmp_path / "t.json", **FAST)
-    # ImageNet's and Flowers' train and test; whiten asks for at most 50,000 images, which is another choice of them
-    assert len(hashed) == 4 + 2
+    assert len(hashed) == 4  # ImageNet's and Flowers' train and test
 
 
 def test_missing_data_sets_are_listed_with_their_place_and_origin_and_the_rest_runs(student, tmp_path, capsys):
@@ -278,7 +263,7 @@ def test_the_official_checkpoint_gives_the_golden_features(golden, tmp_path):
 
 def test_features_can_leave_the_patches_out(student, data, tmp_path):
     features(str(student), data / "imagenet" / "val", out=tmp_path / "f.safetensors", patches=False, device="cpu")
-    assert set(load_file(tmp_path / "f.safetensors")) == {"summary", "labels", "index"}
+    assert set(load_file(tmp_path / "f.safetensors")) == {"summary", "labels", "index", "names"}
 
 
 def test_an_unknown_model_says_what_a_model_is(data, tmp_path):

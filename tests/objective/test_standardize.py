@@ -165,11 +165,18 @@ def test_estimated_statistics_are_those_of_all_tokens_at_once() -> None:
     found = statistics.estimate(batches)["patches"]
     every = torch.cat([b.patches.reshape(-1, 6) for b in batches])
     assert found.count == len(every)
-    assert found.norm == pytest.approx(every.norm(dim=-1).mean().item(), rel=1e-5)
-    assert found.deviation_per_sample == pytest.approx(every.std(dim=-1).mean().item(), rel=1e-5)
-    assert found.deviation_per_channel == pytest.approx(every.std(dim=0).mean().item(), rel=1e-5)
     torch.testing.assert_close(found.mean, every.mean(0))
     torch.testing.assert_close(found.deviation, every.std(0) + EPS)
+
+
+def test_table_g_is_of_one_token_per_image_and_averages_patches_first() -> None:
+    batches = [Features(None, torch.randn(n, 4, 6) * 3 - 1) for n in (5, 3, 8)]  # dBOT-ft has no CLS
+    found = statistics.estimate(batches)
+    pooled = torch.cat([b.patches.mean(1) for b in batches])
+    assert list(found) == ["patches"]
+    assert found["patches"].look == pytest.approx(
+        (pooled.norm(dim=1).mean().item(), pooled.std(dim=1).mean().item(), pooled.std(dim=0).mean().item()), rel=1e-5
+    )
 
 
 def test_saved_statistics_standardise_by_file(tmp_path: Path) -> None:

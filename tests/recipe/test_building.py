@@ -1,4 +1,4 @@
-"""A kind is entered once, as a path beside its keys: it is checked without being imported, and found when it is built."""
+"""A kind is entered once, as a path beside its keys: checked without being imported, and found when it is built."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ from unicscale.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from unicscale.evaluate.runner import Outcome
+    from unicscale.evaluate.terms import Settings
     from unicscale.ranks.world import World
 
 MODEL = "RUN, RUN@STAGE, a checkpoint, an export, a .safetensors, an official UNIC .pth, teacher:NAME or timm:ID"
@@ -32,8 +35,8 @@ def register(app: typer.Typer) -> None:
 
 def features(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL + ".")],
-    images: Annotated[Path, typer.Argument(help="A folder of images or a .beton.")],
-    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    images: Annotated[Path, typer.Argument(help="A folder of images, one image, or a .beton.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     patches: Annotated[bool, typer.Option(help="Patch tokens too, not only the summary.")] = True,
     size: Annotated[int | None, typer.Option(help="Pixels; by default the model's own size.")] = None,
     dtype: Dtype = "auto",
@@ -44,27 +47,29 @@ def features(
 ) -> None:
     """Write the tokens of MODEL for every image, in the sorted order of the files.
 
-    The file holds summary (N, D), patches (N, P, D), labels (N,) (-1 where there are none) and index (N,).
+    The file holds summary (N, D), patches (N, P, D), labels (N,) (-1 where there are none), index (N,) and names: the
+    bytes of the files' names, a zero between two.
     """
-    from unicscale.data.sets.images import open_images
-    from unicscale.evaluate.features import shelf as shelves
+    from unicscale.evaluate import keeping
+    from unicscale.evaluate.features.shelf import Shelf
     from unicscale.evaluate.opening import open_subject
+    from unicscale.evaluate.sets.loose import open_pictures
 
-    world, settings = _world(device), _settings(size=size, dtype=dtype, batch=batch)
-    found = open_images(str(images))
-    subject = open_subject(model, world.device, _given(weights, option))
-    shelf = shelves.Shelf(Path("."), Path("."), settings, world)
-    shelf.write(subject, found, out, patches=patches)
-    if world.main:
-        typer.echo(f"{out}: {len(found):,} images of {images}, {subject.name}, {size or subject.size} pixels")
-    world.close()
+    keeping.refuse_unfit(out, ".safetensors", " One .npy holds one array, this holds several." * (out.suffix == ".npy"))
+    settings, found = _settings(size=size, dtype=dtype, batch=batch), open_pictures(images)
+    with _joined(device) as world:
+        subject = open_subject(model, world.device, _given(weights, option))
+        Shelf(Path("."), Path("."), settings, world).write(subject, found, out, patches=patches)
+        if world.main:
+            typer.echo(f"{out}: {len(found):,} images of {images}, {subject.name}, {size or subject.size} pixels")
 
 
 def evaluate(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL + "; LABEL=MODEL names its column.")],
     data: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     suite: Annotated[
-        list[str], typer.Option(help="quick, dense, transfer, paper, or tasks such as knn,ade20k; repeatable.")
+        list[str],
+        typer.Option(help="quick, dense, transfer, paper, own, or tasks such as knn,ade20k,knn:FOLDER; repeatable."),
     ] = ["quick"],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Summary JSON; a folder of its name gets one JSON per task.")] = None,
     teachers: Annotated[bool, typer.Option("--teachers", help="Measure the teachers of each run too.")] = False,
@@ -84,47 +89,51 @@ def evaluate(
     dtype: Dtype = "auto",
     batch: Annotated[int, typer.Option(help="Images per forward and rank.")] = 128,
     device: Device = "auto",
+    over_checkpoints: Annotated[
+        bool, typer.Option("--over-checkpoints", help="Every checkpoint that the RUN has kept: how the scores grew.")
+    ] = False,
 ) -> None:
     """Measure models on the paper's tasks, with intervals, beside their teachers.
 
     Models written teacher:NAME count as teachers: the table ends with the relative gain over the best of them. What is
     already measured with the same weights, protocol and images is not measured again.
     """
-    from unicscale.evaluate import opening, runner, suites
-    from unicscale.evaluate.features.shelf import Shelf
-    from unicscale.evaluate.results import compare
+    from unicscale.evaluate import keeping, opening, runner, session, suites
+    from unicscale.evaluate.results import compare, course
 
     settings = _settings(
         seed=seed, size=size, dtype=dtype, batch=batch, limit=limit, search=search, trials=trials, epochs=epochs,
         dense_size=dense_size, dense_steps=dense_steps,
     )  # fmt: skip
-    tasks, named, settings = suites.select(suite, settings)
-    if beside:
-        compare.paper(beside)
     if not data.is_dir():
         raise DataError(f"--data {data}: no such folder.")
-    world, given = _world(device), _given(weights, option)
+    tasks, named, settings = suites.select(suite, settings, data)
+    if beside:
+        compare.paper(beside)
+    given, title = _given(weights, option), keeping.slug("+".join(suite).replace(",", "+"))
+    outs = [out] if out else session.default_outs(models, title)
+    if over_checkpoints and (len(models) > 1 or out or teachers):
+        raise RecipeError("--over-checkpoints: one RUN, without --out and --teachers")
     if teachers:
         models, given = opening.with_teachers(models, given)
-    out = out or _default_out(models[0], suite)
-    subjects = [opening.open_subject(model, world.device, given) for model in models]
-    names = [one.name for one in subjects]
-    if len(set(names)) < len(names):
-        raise RecipeError(f"two models would share a column: {', '.join(names)}. Name them: LABEL=MODEL")
-    shelf = Shelf(data, cache or out.parent / "features", settings, world)
-    outcome = runner.run_all(subjects, tasks, shelf, out.with_suffix(""))
-    if world.main:
-        runner.finish(outcome, out, beside=beside)
-        _show(outcome, out, beside, detail)
-    world.close()
+    asked = session.Asked(tasks, named, settings, data, cache, given)
+    for each in [course.place(Path(models[0]), title)] if over_checkpoints else outs:
+        keeping.refuse_unfit(each, ".json")
+    with _joined(device) as world:
+        if over_checkpoints:
+            outcome, place = session.over_checkpoints(models[0], asked, title, world)
+            whole, outs = {}, [place]
+        else:
+            outcome, whole = session.measure(models, asked, outs, world, beside)
+        if world.main:
+            _show(outcome, whole, outs, detail)
     runner.complain(outcome, tasks, named, data)
 
 
-def _show(outcome: Outcome, out: Path, beside: str | None, detail: bool) -> None:
+def _show(outcome: Outcome, whole: dict[str, Any], outs: list[Path], detail: bool) -> None:
     from unicscale.evaluate.results import compare
 
-    if outcome.results:
-        whole = compare.summary(outcome.results.values(), beside)
+    if whole:
         typer.echo(compare.text_table(whole, detail=detail))
     for place, why in outcome.left_out.items():
         typer.echo(f"not asked: {place}: {why}")
@@ -133,32 +142,38 @@ def _show(outcome: Outcome, out: Path, beside: str | None, detail: bool) -> None
         for text in outcome.missing.values():
             typer.echo("\n".join(f"  {line}" for line in text.splitlines()))
     if outcome.results:
-        typer.echo(f"\n{out}")
+        typer.echo("\n" + "\n".join(map(str, outs)))
 
 
-def _world(device: str) -> World:
-    from unicscale.ranks.voice import open_voice
-    from unicscale.ranks.world import World
+@contextmanager
+def _joined(device: str) -> Iterator[World]:
+    """The process group, if there is one, for as long as the measuring lasts; rank 0 speaks."""
+    from unicscale.ranks.voice import close_voice, open_voice
+    from unicscale.ranks.world import joined
     from unicscale.recipe.sections import EngineSection
 
     if device not in ("auto", "cpu", "cuda"):
         raise RecipeError(f"--device {device}: auto, cpu or cuda")
-    world = World.start(EngineSection.model_validate({"device": device}))
-    open_voice(None, world.rank, speaks=world.main)
-    return world
+    with joined(EngineSection.model_validate({"device": device})) as world:
+        open_voice(None, world.rank, speaks=world.main)
+        try:
+            yield world
+        finally:
+            close_voice()
 
 
-def _settings(**values: Any) -> Any:
+def _settings(**values: Any) -> Settings:
+    """Checked as a recipe's section would be; the message names the option."""
+    from pydantic import ValidationError
+
     from unicscale.evaluate.terms import Settings
 
-    choices = {"dtype": ("auto", "fp32", "bf16", "fp16"), "search": ("grid", "optuna")}
-    for name, allowed in choices.items():
-        if name in values and values[name] not in allowed:
-            raise RecipeError(f"--{name} {values[name]}: one of {', '.join(allowed)}")
-    for name in ("size", "batch", "limit", "trials", "epochs", "dense_size", "dense_steps"):
-        if values.get(name) is not None and values.get(name, 1) < 1:
-            raise RecipeError(f"--{name.replace('_', '-')} {values[name]}: at least 1")
-    return Settings(**values)
+    try:
+        return Settings(**values)
+    except ValidationError as problem:
+        wrong = problem.errors()[0]
+        option = str(wrong["loc"][0]).replace("_", "-")
+        raise RecipeError(f"--{option} {wrong['input']}: {wrong['msg'].lower()}") from None
 
 
 def _given(weights: list[str], options: list[str]) -> dict[str, dict[str, Any]]:
@@ -178,10 +193,3 @@ def _given(weights: list[str], options: list[str]) -> dict[str, dict[str, Any]]:
             raise RecipeError(f"--option {text}: NAME.KEY=VALUE")
         given.setdefault(name, {})[key] = yaml.safe_load(value)
     return given
-
-
-def _default_out(model: str, suite: list[str]) -> Path:
-    name = "+".join(suite).replace(",", "+") + ".json"
-    run = Path(model.partition("=")[2] or model)
-    run = run if run.exists() else Path(str(run).rpartition("@")[0])  # RUN@STAGE
-    return run / "evaluation" / name if (run / "recipe.yaml").is_file() else Path("evaluation") / name

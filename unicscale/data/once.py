@@ -11,13 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from unicscale.data.device import numbers, planes, square_pixels
-from unicscale.data.sets.decode import MAX_PIXELS, Undecodable
+from unicscale.data.sets.decode import Undecodable
 from unicscale.data.sets.images import Images, open_images
 from unicscale.data.stream.fill import place_of
 from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
 
 CROP_SHARE = 224 / 256
+LONGEST = 32  # sides of the crop: of a longer image only what the crop shows is resized
 
 
 def open_eval(
@@ -102,9 +103,9 @@ def whole(image: np.ndarray, size: int, crop: bool) -> np.ndarray:
     else:
         width, height = int(short * width / height), short
     left, top = round((width - size) / 2), round((height - size) / 2)
-    if width * height > MAX_PIXELS:  # a line of pixels: only what will be cut out is made, the same to a rounding
+    if max(width, height) > LONGEST * size:  # a strip: resized whole, one row of 60,000 pixels would fill gigabytes
         across, down = picture.width / width, picture.height / height
         box = (left * across, top * down, (left + size) * across, (top + size) * down)
-        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized.crop((left, top, left + size, top + size)))

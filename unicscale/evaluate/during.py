@@ -15,10 +15,13 @@ from unicscale.contracts import Seen
 from unicscale.data.once import Once
 from unicscale.data.sets.images import Images, open_images
 from unicscale.errors import DataError, RecipeError, nearest
-from unicscale.evaluate.metrics.knn import vote
-from unicscale.evaluate.metrics.nearest import nearest as nearest_rows
+from unicscale.evaluate import suites
+from unicscale.evaluate.losses import Mean, losses_of
+from unicscale.evaluate.score import Score
 from unicscale.evaluate.sets.subset import thin
-from unicscale.objective.loss import distil
+from unicscale.evaluate.task import Probe
+from unicscale.evaluate.tasks.classify import Knn
+from unicscale.evaluate.terms import Labelled, Settings
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 
@@ -26,10 +29,8 @@ if TYPE_CHECKING:
     from unicscale.recipe.sections import Evaluate
     from unicscale.teacher.targets import Teachers
 
-TASKS = ("loss", "knn")
 MAX_IMAGES = 10_000  # without `max_images` in the recipe: seconds on a GPU
-SEED = 22  # of the choice of images: the same at every evaluation of every run
-K, TEMPERATURE = 20, 0.07
+SETTINGS = Settings()  # its seed chooses the images: the same at every evaluation of every run
 
 
 def during(
@@ -45,39 +46,56 @@ def during(
 ) -> dict[str, float]:
     """What the recipe asks for, by name, the same on all ranks: `val/loss...` without dropping, `val/knn`.
 
-    k-NN leaves each image out of its own neighbours, so that one labelled set is both bank and queries. A damaged image
-    is a DataError on all ranks.
+    Tasks leave each image out of what they learn from, so that one labelled set is both. A damaged image is a
+    DataError on all ranks.
     """
     start = time.perf_counter()
     wanted = asked_for(section, val)
     images = _Shared(section.data or val[0], size, batch, section.max_images or MAX_IMAGES, world)
     _refuse_unlabelled(images.once.images, wanted)
     loss_of = {**(loss or {}), "spread": getattr(teachers, "spread", dict)()}
-    terms: dict[str, Tensor] = {}
+    losses, scores = Mean(), Mean()
     summaries, labels = [], []
     with frozen(student), torch.no_grad():
         for pixels, truth, real in images:
             seen = student(pixels)  # every rank calls as often as every other: sharded students need that
             if teachers is not None and "loss" in wanted:
-                _add(terms, _losses(seen, teachers(pixels, observe=False), loss_of, real), int(real.sum()))
+                targets = teachers(pixels, observe=False)
+                losses.add(losses_of(seen, targets, loss_of, real), int(real.sum()))
             summaries.append(seen.features.summary[real].float())
             labels.append(truth[real])
     world.together(images.complain)
-    measured = _mean(terms, world)
-    if "knn" in wanted:
-        measured["val/knn"] = _knn(torch.cat(summaries), torch.cat(labels), world)
+    if tasks := {name: task for name, task in while_training().items() if name in wanted}:
+        everybody, mine = leave_one_out(torch.cat(summaries), torch.cat(labels), world)
+        for task in tasks.values():
+            found = {score.name: score.value for score in task.measure(everybody, mine, SETTINGS, world.device)}
+            scores.add(found, len(mine.labels))
+    measured = {f"val/{name}": value for name, value in (losses.over(world) | scores.over(world)).items()}
     shown = {name: value for name, value in measured.items() if name.count("/") < 3}
     say.info("evaluated: %s", "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in shown.items()))
     return measured | {"val/seconds": time.perf_counter() - start}
 
 
+def while_training() -> dict[str, Probe]:
+    """The tasks that can be measured while training: those that one labelled set is enough for."""
+    return {name: task.headline() for name, task in suites.tasks().items() if isinstance(task, Knn)}
+
+
+def score_of(task: str, measured: Mapping[str, float]) -> Score | None:
+    """What ranks checkpoints by a task: one number and which way is better; None where it could not be measured."""
+    if f"val/{task}" not in measured:
+        return None
+    return Score(task, measured[f"val/{task}"], higher_is_better=task != "loss")
+
+
 def asked_for(section: Evaluate, val: Sequence[str]) -> list[str]:
     """The tasks of a recipe; a wrong one is an error before the run begins."""
+    known = ("loss", *while_training())
     for task in section.tasks:
-        if task not in TASKS:
+        if task not in known:
             raise RecipeError(
-                f"evaluate.tasks: '{task}' cannot be measured while training.{nearest(task, TASKS)}\n"
-                f"  known: {', '.join(TASKS)}; `unicscale evaluate` measures everything else"
+                f"evaluate.tasks: '{task}' cannot be measured while training.{nearest(task, known)}\n"
+                f"  known: {', '.join(known)}; `unicscale evaluate` measures everything else"
             )
     if not section.data and not val:
         raise RecipeError("evaluate: no images to measure on: name evaluate.data or data.val, or drop evaluate")
@@ -92,10 +110,11 @@ def refuse_unfit(section: Evaluate, val: Sequence[str]) -> None:
 
 def _refuse_unlabelled(images: Images, wanted: Sequence[str]) -> None:
     """Asked of the whole set, so that all ranks get the same answer."""
-    if "knn" in wanted and (images.labels is None or (images.labels < 0).any()):
-        raise DataError("evaluate.tasks: knn needs labels, one folder per class; these images have none")
-    if "knn" in wanted and len(images) < 2:
-        raise DataError("evaluate.tasks: knn needs at least two images")
+    task = next((name for name in wanted if name != "loss"), None)
+    if task and (images.labels is None or (images.labels < 0).any()):
+        raise DataError(f"evaluate.tasks: {task} needs labels, one folder per class; these images have none")
+    if task and len(images) < 2:
+        raise DataError(f"evaluate.tasks: {task} needs at least two images")
 
 
 @contextmanager
@@ -116,7 +135,7 @@ class _Shared:
     """This rank's batches of a set, padded so that all ranks have as many: (pixels, labels, which are real)."""
 
     def __init__(self, path: str, size: int, batch: int, limit: int, world: World) -> None:
-        images = thin(open_images(path), limit, SEED)
+        images = thin(open_images(path), limit, SETTINGS.seed)
         self.batch = batch = min(batch, -(-len(images) // world.size))
         self.problem: DataError | None = None
         part = range(world.rank * len(images) // world.size, (world.rank + 1) * len(images) // world.size)
@@ -154,45 +173,13 @@ def _padded(tensor: Tensor, length: int) -> Tensor:
     return torch.cat([tensor, tensor.new_zeros(length - len(tensor), *tensor.shape[1:])])
 
 
-def _losses(seen: Seen, targets: dict[str, Any], loss: Mapping[str, Any], real: Tensor) -> dict[str, Tensor]:
-    shown = real if real.any() else ~real  # of padding alone the numbers count for nothing, but there must be some
-    answers, targets = (
-        {n: features.each(lambda t: t[shown]) for n, features in given.items()} for given in (seen.answers, targets)
-    )
-    terms = distil(answers, targets, balance="none", **loss).terms
-    kept = {name: value for name, value in terms.items() if name.startswith("loss")}
-    return {name: value * real.any() for name, value in kept.items()}
-
-
-def _add(total: dict[str, Tensor], terms: dict[str, Tensor], count: int) -> None:
-    for name, value in ({"images": torch.ones(())} | terms).items():
-        weighted = value.detach().double().cpu() * count
-        total[name] = total[name] + weighted if name in total else weighted
-
-
-def _mean(total: dict[str, Tensor], world: World) -> dict[str, float]:
-    """Over all images of all ranks."""
-    if not total:
-        return {}
-    names = sorted(total)
-    sums = world.all_sum(torch.stack([total[name] for name in names]))
-    mean = dict(zip(names, (sums / sums[names.index("images")]).tolist(), strict=True))
-    return {f"val/{name}": value for name, value in mean.items() if name != "images"}
-
-
-def _knn(mine: Tensor, labels: Tensor, world: World) -> float:
-    """Leave-one-out: all ranks hold the bank, each asks for its own images."""
-    bank, bank_labels, first = _everybody(mine, world), _everybody(labels, world), 0
-    if world.size > 1:
-        first = sum(world.gather_objects(len(mine))[: world.rank])
-    k = min(K, len(bank) - 1)
-    cosines, rows = nearest_rows(bank, mine, k + 1, device=world.device)
-    own = rows == torch.arange(first, first + len(mine))[:, None]
-    own[:, -1] |= ~own.any(dim=1)  # hidden behind exact copies of itself: drop the furthest instead
-    cosines, rows = cosines[~own].view(-1, k), rows[~own].view(-1, k)
-    guess = vote(cosines, bank_labels.cpu()[rows], int(bank_labels.max()) + 1, TEMPERATURE)
-    counts = world.all_sum(torch.tensor([float((guess == labels.cpu()).sum()), float(len(mine))], dtype=torch.float64))
-    return 100.0 * float(counts[0] / counts[1])
+def leave_one_out(mine: Tensor, labels: Tensor, world: World) -> tuple[Labelled, Labelled]:
+    """What all ranks hold, and this rank's share of it, each of which knows where it stands among them."""
+    everybody, truth = _everybody(mine, world), _everybody(labels, world)
+    first = sum(world.gather_objects(len(mine))[: world.rank])
+    classes = int(truth.max()) + 1
+    own = torch.arange(first, first + len(mine))
+    return Labelled(everybody, truth, classes), Labelled(mine, labels, classes, own)
 
 
 def _everybody(tensor: Tensor, world: World) -> Tensor:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unicscale.errors import CheckpointError, RecipeError, UserError
-from unicscale.evaluate.features.extract import sha_of
+from unicscale.contracts import Features
+from unicscale.errors import CheckpointError, RecipeError
+from unicscale.evaluate.features.marks import sha_of
+from unicscale.evaluate.lenders import Lender
 from unicscale.evaluate.terms import Subject
 from unicscale.interop.sources import resolved
+from unicscale.recipe.sections import TeacherSection
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +22,6 @@ if TYPE_CHECKING:
 
     from unicscale.interop.loading import Model
     from unicscale.interop.opened import Opened
-    from unicscale.recipe.sections import TeacherSection
-    from unicscale.teacher.frozen import Frozen
-
-Sections = dict[str, "TeacherSection"]
 
 
 def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[str, Any]] | None = None) -> Subject:
@@ -30,21 +30,23 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
     label, source = parted(model)
     if source.startswith("teacher:"):
         name = source.removeprefix("teacher:")
-        return _with_teachers(
-            _of_frozen(label or source, name, given.get(name, {}), device, teacher=True), {name: given.get(name, {})}
-        )
+        lender = Lender.of(name, given.get(name, {}))
+        return _of_frozen(label or source, name, lender.section, device, lenders={name: lender})
     if source.startswith("timm:"):
         stated = {"plugin": "timm", "model": source.removeprefix("timm:"), **given.get(source, {})}
-        return _of_frozen(label or source, source, stated, device, teacher=False)
+        return _of_frozen(label or source, source, TeacherSection.model_validate(stated), device, lenders={})
     from unicscale.interop.loading import both
 
     path, opened = _read(source)
     module, whole = both(opened)
     module.to(device)
     subject = Subject(label or _label(path), module, module, sha_of(module), module.size, module.patch)
-    if whole is not None and len(whole.statistics):
-        _with_projectors(subject, whole.to(device), path, device, given)
-    return subject
+    if whole is None or not len(whole.statistics):
+        return subject
+    lenders = _lenders(path, tuple(whole.statistics), given)
+    whole.to(device)
+    silent = tuple(name for name in whole.statistics if not whole.answers_summary(name))
+    return replace(subject, see=whole, invert=_inverse(whole, device), lenders=lenders, silent=silent)
 
 
 def _read(source: str) -> tuple[str, Opened]:
@@ -77,43 +79,36 @@ def with_teachers(models: list[str], given: dict[str, dict[str, Any]]) -> tuple[
     return [*models, *(f"teacher:{name}" for name in more)], merged
 
 
-def _of_frozen(label: str, name: str, stated: Mapping[str, Any], device: torch.device, *, teacher: bool) -> Subject:
-    frozen = _open(name, sections_of({name: stated})[name], text=False).to(device)
+def _of_frozen(
+    label: str, name: str, section: TeacherSection, device: torch.device, *, lenders: Mapping[str, Lender]
+) -> Subject:
+    from unicscale.teacher.frozen import open_frozen
+
+    frozen = open_frozen(name, section).to(device)
     of = frozen.spec
     return Subject(
-        label, frozen, frozen, sha_of(frozen), of.size, of.patch, teacher, taught_by=(name,) if teacher else ()
-    )
+        label, frozen, frozen, sha_of(frozen), of.size, of.patch,
+        teacher=bool(lenders), tokens=of.tokens, lenders=lenders,
+    )  # fmt: skip
 
 
-def _with_projectors(
-    subject: Subject, module: Model, source: str, device: torch.device, given: Mapping[str, Mapping[str, Any]]
-) -> None:
-    from unicscale.contracts import Features
+def _inverse(whole: Model, device: torch.device) -> Callable[[str, Tensor], Tensor]:
+    """From a teacher's standardised summaries to its own terms."""
 
     def invert(teacher: str, summary: Tensor) -> Tensor:
         summary = summary.to(device)
-        found = module.unstandardise(teacher, Features(summary, None)).summary
+        found = whole.unstandardise(teacher, Features(summary, None)).summary
         assert found is not None
         return found.cpu()
 
-    subject.see, subject.invert, subject.taught_by = module, invert, tuple(module.statistics)
-    subject.notes["without summary"] = [name for name in module.statistics if not module.answers_summary(name)]
+    return invert
+
+
+def _lenders(source: str, names: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Lender]:
+    """A student's teachers: by its own recipe, else by their names."""
     stated = recipe_teachers(source)
-    known = {name: stated.get(name) or {"plugin": guess(name)} for name in subject.taught_by}
-    merged = {name: {**section, **given.get(name, {})} for name, section in known.items()}
-    _with_teachers(subject, merged)
-
-
-def _with_teachers(subject: Subject, stated: Mapping[str, Mapping[str, Any]]) -> Subject:
-    from unicscale.teacher.finding import find
-
-    plugins, sections = {}, sections_of(stated)
-    for name, section in sections.items():
-        with contextlib.suppress(UserError):  # a teacher that is not installed here cannot lend its head
-            plugins[name] = find(name, section)
-    subject.notes["plugins"] = plugins
-    subject.open_teacher = lambda name: _open(name, sections[name], text=True)
-    return subject
+    known = {name: stated.get(name) or {"plugin": guess(name)} for name in names}
+    return {name: Lender.of(name, {**section, **given.get(name, {})}) for name, section in known.items()}
 
 
 def recipe_teachers(source: str) -> dict[str, dict[str, Any]]:
@@ -136,23 +131,6 @@ def guess(name: str) -> str:
     plain = name.replace("_", "").replace("-", "")
     fitting = [x.name for x in listing() if plain.startswith(x.name.replace("_", "").replace("-", ""))]
     return max(fitting, key=len, default=name)
-
-
-def sections_of(given: Mapping[str, Mapping[str, Any]]) -> Sections:
-    """Sections as a recipe would hold them."""
-    from unicscale.recipe.sections import TeacherSection
-
-    return {name: TeacherSection.model_validate(dict(section)) for name, section in given.items()}
-
-
-def _open(name: str, section: TeacherSection, *, text: bool) -> Frozen:
-    from unicscale.teacher.finding import find
-    from unicscale.teacher.frozen import open_frozen
-
-    if text and "text" in find(name, section).Options.model_fields:
-        section = section.model_copy(update={"text": True})
-        section = type(section).model_validate({**section.model_dump(), "text": True})
-    return open_frozen(name, section)
 
 
 def _label(source: str) -> str:

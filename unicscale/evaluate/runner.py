@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unicscale.errors import DataError, RecipeError, UserError
+from unicscale.evaluate import keeping
 from unicscale.evaluate.features.shelf import Shelf
-from unicscale.evaluate.results import compare
 from unicscale.evaluate.score import Score
 from unicscale.evaluate.sets import catalogue
 from unicscale.evaluate.task import Task
 from unicscale.evaluate.terms import Subject
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
-from unicscale.run.folder import versions, write_whole
+from unicscale.run.folder import versions
 
 
 @dataclass(slots=True)
@@ -32,11 +31,18 @@ class Outcome:
     failed: dict[str, UserError] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # data set -> the tree expected and where to get it
 
+    def take(self, other: Outcome) -> None:
+        """What came of another model."""
+        self.results |= other.results
+        self.left_out |= other.left_out
+        self.failed |= other.failed
+        self.missing |= other.missing
 
-def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, out: Path) -> Outcome:
-    """Everything that can be measured, is; results that are already there under the same key are kept."""
+
+def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, folders: Sequence[Path]) -> Outcome:
+    """Everything that can be measured, is, into the first folder; what any of them has under the same key is kept."""
     outcome = Outcome()
-    todo: list[tuple[Subject, Task, str, Path]] = []
+    todo: list[tuple[Subject, Task, Key, Path]] = []
     for task in tasks:
         for name in task.needs:
             if not catalogue.there(shelf.data, name):
@@ -46,17 +52,17 @@ def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, ou
             place = f"{subject.name}/{task.name}"
             if any(name in outcome.missing for name in task.needs):
                 continue
-            file = out / slug(subject.name) / f"{slug(task.name)}.json"
             try:
                 if (why := task.applies(subject)) is not None:
                     outcome.left_out[place] = why
                     continue
                 key = key_of(subject, task, shelf)
-                if (done := finished(file, key)) is not None:
+                files = [keeping.place(folder, subject.name, task.name) for folder in folders]
+                if (done := next((held for file in files if (held := finished(file, key.sha))), None)) is not None:
                     outcome.results[place] = done
                     continue
                 prepare(subject, task, shelf)
-                todo.append((subject, task, key, file))
+                todo.append((subject, task, key, files[0]))
             except UserError as problem:
                 outcome.failed[place] = problem
     alone = replace(shelf, world=World(device=shelf.device))
@@ -79,23 +85,23 @@ def prepare(subject: Subject, task: Task, shelf: Shelf) -> None:
             shelf.features(subject, *want)
 
 
-def measure(subject: Subject, task: Task, shelf: Shelf, key: str, file: Path) -> dict[str, Any]:
+def measure(subject: Subject, task: Task, shelf: Shelf, key: Key, file: Path) -> dict[str, Any]:
     """Run one task and write its JSON, whole or not at all."""
     say.info("%s: %s ...", subject.name, task.name)
     start = time.perf_counter()
-    subject.notes.pop(task.name, None)
     scores = [check_score(score) for score in task.run(subject, shelf)]
-    chosen = subject.notes.get(task.name)
+    chosen = next((dict(score.chosen) for score in scores if score.chosen), None)
     result = {
         "schema": 1,
-        "key": key,
+        "key": key.sha,
         "task": task.name,
         "model": subject.name,
         "teacher": subject.teacher,
         "sha256": subject.sha,
         "seed": shelf.settings.seed,
         "protocol": protocol_of(subject, task, shelf),
-        "scores": [score._asdict() for score in scores],
+        "data": key.data,
+        "scores": [score.held() for score in scores],
         "interval": f"95 %, bootstrap over the test set, {shelf.settings.resamples} resamples",
         **({"chosen": chosen} if chosen else {}),
         "versions": versions(),
@@ -103,8 +109,7 @@ def measure(subject: Subject, task: Task, shelf: Shelf, key: str, file: Path) ->
         "seconds": round(time.perf_counter() - start, 2),
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    keeping.write(file, result)
     return result
 
 
@@ -128,16 +133,22 @@ def protocol_of(subject: Subject, task: Task, shelf: Shelf) -> dict[str, Any]:
     return json.loads(json.dumps(common | task.protocol(settings)))  # tuples as the file will have them
 
 
-def key_of(subject: Subject, task: Task, shelf: Shelf) -> str:
+class Key(NamedTuple):
+    """What a result is kept under."""
+
+    sha: str  # of everything
+    data: dict[str, str]  # of the images behind it, split by split
+
+
+def key_of(subject: Subject, task: Task, shelf: Shelf) -> Key:
     """Changes with the weights, the protocol and the images; a result with the same key need not be made again."""
     data = {}
     for name, split in looks_at(subject, task):
         if catalogue.there(shelf.data, name):  # what is not there may come, and then the result changes
-            images = shelf.split(name, split)
-            pairs = isinstance(images, list)
-            data[f"{name}/{split}"] = [str(image) for image, _ in images] if pairs else shelf.sha(images)
-    parts = [subject.sha, task.name, protocol_of(subject, task, shelf), asdict(shelf.settings), data]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+            data[f"{name}/{split}"] = shelf.sha(shelf.split(name, split))
+    settings, besides = shelf.settings.model_dump(), task.depends(subject, shelf)
+    parts = [subject.sha, task.name, protocol_of(subject, task, shelf), settings, data, besides]
+    return Key(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), data)
 
 
 def looks_at(subject: Subject, task: Task) -> list[tuple[str, str]]:
@@ -155,23 +166,18 @@ def finished(file: Path, key: str) -> dict[str, Any] | None:
     return held if held.get("key") == key else None
 
 
-def slug(name: str) -> str:
-    """A name as a file name."""
-    return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name)
-
-
-def finish(outcome: Outcome, out: Path, beside: str | None = None) -> None:
-    """The summary of the whole suite; nothing where nothing was measured."""
-    if outcome.results:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        whole = compare.summary(outcome.results.values(), beside, outcome.missing)
-        whole["failed"] = {place: str(problem) for place, problem in outcome.failed.items()}
-        write_whole(out, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+def finish(outcome: Outcome, outs: Sequence[Path], beside: str | None = None) -> dict[str, Any]:
+    """The summary, beside what was measured before, in every run it belongs to; empty where nothing was measured."""
+    said = {"failed": {place: str(problem) for place, problem in outcome.failed.items()}}
+    results = list(outcome.results.values())
+    written = [keeping.finish(out, results, beside, outcome.missing, said) for out in outs] if results else [{}]
+    return written[0]
 
 
 def complain(outcome: Outcome, tasks: Sequence[Task], named: set[str], data: Path) -> None:
     """Raise what went wrong, after everything else was measured and written."""
-    for place, problem in outcome.failed.items():
+    if outcome.failed:
+        place, problem = next(iter(outcome.failed.items()))
         raise type(problem)(f"{place}: {problem}")
     for task in tasks:
         lacks = [name for name in task.needs if name in outcome.missing]

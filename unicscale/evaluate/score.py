@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,11 @@ class Score(NamedTuple):
     low: float | None = None
     high: float | None = None
     higher_is_better: bool = True
+    chosen: Mapping[str, float] | None = None  # the hyper-parameters behind it, where some were searched
+
+    def held(self) -> dict[str, Any]:
+        """As files of results hold it."""
+        return {name: value for name, value in self._asdict().items() if name != "chosen"}
 
 
 def bootstrap(
@@ -38,10 +43,10 @@ def bootstrap(
     return float(low), float(high)
 
 
-def share(name: str, correct: np.ndarray, settings: Settings) -> Score:
+def share(name: str, correct: np.ndarray, settings: Settings, chosen: Mapping[str, float] | None = None) -> Score:
     """Accuracy in per cent; resampling a 0/1 vector is drawing a binomial."""
     count = len(correct)
     value = float(correct.mean())
     generator = np.random.Generator(np.random.Philox(settings.seed))
     low, high = np.percentile(generator.binomial(count, value, settings.resamples) / count, [2.5, 97.5])
-    return Score(name, 100 * value, 100 * float(low), 100 * float(high))
+    return Score(name, 100 * value, 100 * float(low), 100 * float(high), chosen=chosen)

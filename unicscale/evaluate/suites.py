@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from unicscale.errors import RecipeError, nearest
-from unicscale.evaluate.sets.names import LARGE, SHIFTED, TRANSFER
+from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.task import Task
-from unicscale.evaluate.tasks.classify import Knn, Logistic
-from unicscale.evaluate.tasks.dense import Depth, Segment
-from unicscale.evaluate.tasks.facts import Speed, Statistics
-from unicscale.evaluate.tasks.heads import Heads
-from unicscale.evaluate.tasks.utility import Prune, Whiten
-from unicscale.evaluate.tasks.zero_shot import ZeroShot
+from unicscale.evaluate.tasks import classify, dense, facts, heads, own, utility, zero_shot
+from unicscale.evaluate.tasks.borrowed import Borrowed
 from unicscale.evaluate.terms import Settings
 
-FACTS = ("prune", "whiten", "statistics", "speed")
-OF_A_TEACHER: dict[str, Callable[[str, str], Task]] = {"zero_shot": ZeroShot, "heads": Heads}  # heads:deit3
+EVERY = (classify, zero_shot, heads, dense, utility, facts)  # a new task: its file, and its name here
+FACTS = ("prune", "whiten", "prune_ade20k", "whiten_ade20k", "statistics", "speed")
 QUICK_LIMIT = 20_000  # images per split in the quick suite
 
 
 def tasks() -> dict[str, Task]:
     """Every task by its name."""
-    every: list[Task] = [Knn(), Logistic("imagenet", "imagenet", "sgd", SHIFTED), ZeroShot(), Heads()]
-    every += [Logistic(name, name, "sgd" if name in LARGE else "lbfgs") for name in TRANSFER]
-    every += [Segment(), Depth(), Prune(), Whiten(), Statistics(), Speed()]
-    return {task.name: task for task in every}
+    return {task.name: task for room in EVERY for task in room.TASKS}
 
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -37,7 +31,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 SUITES["paper"] = ("knn", "imagenet", "zero_shot", "heads", *TRANSFER, *SUITES["dense"], *FACTS)
 
 
-def select(names: Sequence[str], settings: Settings) -> tuple[list[Task], set[str], Settings]:
+def select(names: Sequence[str], settings: Settings, data: Path | None = None) -> tuple[list[Task], set[str], Settings]:
     """The tasks of suites and names, which of them were asked for by name, and the settings they imply."""
     every = tasks()
     chosen: dict[str, Task] = {}
@@ -46,15 +40,29 @@ def select(names: Sequence[str], settings: Settings) -> tuple[list[Task], set[st
     for name in names:
         if name in SUITES:
             chosen |= {one: every[one] for one in SUITES[name]}
-        elif (base := name.partition(":")[0]) in every and (base == name or base in OF_A_TEACHER):
-            chosen[name] = every[base] if base == name else OF_A_TEACHER[base](name, name.partition(":")[2])
+        elif name == "own" and data is not None:
+            chosen |= {task.name: task for task in own.suite(data)}
+        elif (task := _named(name, every, data)) is not None:
+            chosen[name] = task
             named.add(name)
         else:
-            known = [*SUITES, *every]
+            known = [*SUITES, "own", *every]
             raise RecipeError(
                 f"'{name}' is neither a suite nor a task.{nearest(name, known)}\n"
-                f"  suites: {', '.join(SUITES)}\n  tasks: {', '.join(every)}"
+                f"  suites: {', '.join([*SUITES, 'own'])}\n  tasks: {', '.join(every)}\n"
+                f"  of your own data: {', '.join(f'{task}:FOLDER' for task in own.MAKE)}"
             )
     if names == ["quick"] and settings.limit is None:
-        settings = replace(settings, limit=QUICK_LIMIT)
+        settings = settings.model_copy(update={"limit": QUICK_LIMIT})
     return list(chosen.values()), named, settings
+
+
+def _named(name: str, every: Mapping[str, Task], data: Path | None) -> Task | None:
+    """`heads`; `heads:deit3`, which asks one teacher only; `knn:photos`, which measures on a folder of one's own."""
+    base, colon, rest = name.partition(":")
+    if not colon:
+        return every.get(base)
+    if base in own.MAKE and data is not None:
+        return own.task(name, data)
+    task = every.get(base)
+    return replace(task, name=name, teacher=rest) if isinstance(task, Borrowed) else None

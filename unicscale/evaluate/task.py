@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
+from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.score import Score
-from unicscale.evaluate.terms import Settings, Subject
+from unicscale.evaluate.terms import Labelled, Settings, Subject
 
 
 class Want(NamedTuple):
@@ -25,19 +28,21 @@ class Task(ABC):
     """One measurement, of any subject and without data unless it says otherwise."""
 
     name: str
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The data sets without which it cannot run."""
-        return ()
+    needs: tuple[str, ...] = ()  # the data sets without which it cannot run
+    tokens: tuple[str, ...] = ()  # the kinds without which it cannot run
 
     def applies(self, subject: Subject) -> str | None:
         """Why this subject cannot be asked, or None."""
-        return None
+        lacks = [kind for kind in self.tokens if kind not in subject.tokens]
+        return f"it has no {lacks[0]}" if lacks else None
 
     def wants(self, subject: Subject) -> list[Want]:
         """The summaries it will ask for that are worth keeping."""
         return []
+
+    def depends(self, subject: Subject, shelf: Shelf) -> Any:
+        """What its numbers depend on besides weights, images and protocol; part of the key of its result."""
+        return None
 
     @abstractmethod
     def protocol(self, settings: Settings) -> dict[str, Any]:
@@ -46,3 +51,33 @@ class Task(ABC):
     @abstractmethod
     def run(self, subject: Subject, shelf: Shelf) -> Iterator[Score]:
         """The scores, the headline first."""
+
+
+@dataclass(frozen=True)
+class Probe(Task):
+    """A task on the summaries of the first set it needs: learnt on its train split, asked on its test split."""
+
+    def wants(self, subject: Subject) -> list[Want]:
+        """Both splits."""
+        return [Want(self.needs[0], split) for split in ("train", "test")]
+
+    @abstractmethod
+    def measure(
+        self, train: Labelled, test: Labelled, settings: Settings, device: torch.device | str = "cpu"
+    ) -> Iterator[Score]:
+        """The scores of features in memory: what an evaluation and a run that is training have in common."""
+
+    def run(self, subject: Subject, shelf: Shelf) -> Iterator[Score]:
+        """Of the subject's features."""
+        train, test = (shelf.features(subject, self.needs[0], split) for split in ("train", "test"))
+        check_classes(self.needs[0], train, test)
+        yield from self.measure(train, test, shelf.settings, shelf.device)
+
+
+def check_classes(name: str, train: Labelled, test: Labelled) -> None:
+    """Refuse a test set with another number of classes than its training set."""
+    if train.classes != test.classes:
+        raise DataError(
+            f"{name}: {train.classes} classes to train on, but {test.classes} to test on; "
+            "both splits need a folder for every class"
+        )

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from unicscale.recipe.sections import Count, Section
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unicscale.contracts import Features, Seen
-    from unicscale.teacher.frozen import Frozen
+    from unicscale.evaluate.lenders import Lender
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Section):
     """What may be said about how to measure; part of every protocol."""
 
     seed: int = 22
-    size: int | None = None  # pixels of classification; None: the size the model was made for
+    size: Count | None = None  # pixels of classification; None: the size the model was made for
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on CUDA, fp32 elsewhere
-    batch: int = 128
-    limit: int | None = None  # images per split, drawn evenly over the classes; None: all
+    batch: Count = 128
+    limit: Count | None = None  # images per split, drawn evenly over the classes; None: all
     search: Literal["grid", "optuna"] = "grid"
-    trials: int = 40  # of Optuna
-    epochs: int = 100  # of SGD
-    dense_size: int = 512
-    dense_steps: int = 40_000
-    resamples: int = 1000
+    trials: Count = 40  # of Optuna
+    epochs: Count = 100  # of SGD
+    dense_size: Count = 512
+    dense_steps: Count = 40_000
+    resamples: Count = 1000
 
 
-@dataclass(slots=True)
+class Labelled(NamedTuple):
+    """Features of a split."""
+
+    features: Tensor  # (N, D)
+    labels: Tensor  # (N,)
+    classes: int
+    own: Tensor | None = None  # (N,) where each of them stands in the set it is learnt from; it may not ask itself
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A frozen model under examination."""
 
@@ -41,8 +51,13 @@ class Subject:
     size: int
     patch: int
     teacher: bool = False  # True: the others are measured against it
+    tokens: tuple[str, ...] = ("summary", "patches")  # those that it has; without a summary, its patches' mean is one
     see: Callable[[Tensor], Seen] | None = None  # with projectors: uint8 images -> Seen
-    taught_by: tuple[str, ...] = ()  # the projector's teachers
     invert: Callable[[str, Tensor], Tensor] | None = None  # a teacher's standardised summary -> its own terms
-    open_teacher: Callable[[str], Frozen] | None = None  # the teacher itself: for its classifier, its text tower
-    notes: dict[str, Any] = field(default_factory=dict)
+    lenders: Mapping[str, Lender] = field(default_factory=dict)  # its teachers: they lend classifiers and text towers
+    silent: tuple[str, ...] = ()  # those of them whose summaries it was not taught
+
+    @property
+    def taught_by(self) -> tuple[str, ...]:
+        """Its projector's teachers; a teacher is its own."""
+        return tuple(self.lenders)

@@ -105,7 +105,8 @@ class Plan:
             planned.append(_planned(stage, first, pace, f"stages[{number}]"))
             first += planned[-1].steps
         standardize = standardize or sections.Standardize()
-        every = evaluate.every_epochs if evaluate else None
+        evaluate = evaluate or sections.Evaluate()
+        every = evaluate.every_steps or (pace.epochs(evaluate.every_epochs) if evaluate.every_epochs else None)
         return cls(
             stages=tuple(planned),
             pace=pace,
@@ -113,7 +114,7 @@ class Plan:
             frozen_from=_frozen_from(standardize, pace, first),
             log_every=(track or sections.Track()).every_steps,
             save_every=save.every_steps if save else None,
-            evaluate_every=pace.epochs(every) if every else None,
+            evaluate_every=every,
         )
 
     @property

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unicscale.contracts import Features
 from unicscale.data.once import Once
-from unicscale.data.sets.images import Images
 from unicscale.errors import DataError
 from unicscale.evaluate.features import store
 from unicscale.evaluate.metrics.checks import check_features
@@ -30,6 +27,14 @@ def forward_all(encode: Encode, images: Once, dtype: torch.dtype) -> Iterator[tu
         with torch.inference_mode(), torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
             features = encode(pixels)
         yield features, labels, index
+
+
+def summary_of(features: Features) -> Tensor:  # (B, D)
+    """Its summary; the mean of its patches where it has none."""
+    if features.summary is not None:
+        return features.summary
+    assert features.patches is not None, "an encoder has tokens of some kind"
+    return features.patches.mean(1)
 
 
 class Rows(NamedTuple):
@@ -49,9 +54,10 @@ def extract(
     world: World,
     patches: bool = False,
     metadata: dict[str, str] | None = None,
+    names: bytes | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """All images' features in one safetensors file: summary, labels, index (and patches)."""
+    """All images' features in one safetensors file: summary, labels, index (and patches, and `names` as bytes)."""
     held = torch.float32 if dtype == torch.float32 else torch.float16
     stream = _one_ahead(_on_host(forward_all(encode, images, dtype), images.part.start, held, patches))
     batch = next(stream, None)
@@ -62,13 +68,15 @@ def extract(
     count = len(images.images)
     plan: store.Plan = {name: ((count, *shape), held) for name, shape in shapes.items()}
     plan |= {"labels": ((count,), torch.int64), "index": ((count,), torch.int64)}
-    temporary = out.with_name(f".{out.name}.tmp")
-    if world.main:
-        store.create(temporary, plan, metadata or {})
-    world.barrier()
+    if names is not None:
+        plan["names"] = ((len(names),), torch.uint8)
+    temporary = world.broadcast_object(store.temporary(out) if world.main else None)
+    world.on_main(lambda: store.create(temporary, plan, metadata or {}))
     filling, problem = store.Filling(temporary, plan), None
     try:
         filling.put(images.part.start, _facts(images))
+        if names is not None and world.main:
+            filling.put(0, {"names": torch.frombuffer(bytearray(names), dtype=torch.uint8)})
         while batch is not None:
             if batch.arrived is not None:
                 batch.arrived.synchronize()
@@ -78,6 +86,9 @@ def extract(
             batch = next(stream, None)
     except DataError as caught:
         problem = caught
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     filling.close()
     problems = [p for p in world.gather_objects(problem) if p is not None]
     if world.main:
@@ -91,15 +102,17 @@ def _on_host(
     stream: Iterator[tuple[Features, Tensor, Tensor]], first: int, held: torch.dtype, patches: bool
 ) -> Iterator[Rows]:
     for features, _, _ in stream:
-        wanted = {"summary": features.summary} | ({"patches": features.patches} if patches else {})
+        wanted = {"summary": summary_of(features)}
+        if patches and features.patches is not None:
+            wanted["patches"] = features.patches
         values, arrived = {name: tokens.to(held) for name, tokens in wanted.items()}, None
-        if features.summary.is_cuda:
+        if wanted["summary"].is_cuda:
             waiting = {name: torch.empty_like(t, device="cpu", pin_memory=True) for name, t in values.items()}
             values = {name: waiting[name].copy_(t, non_blocking=True) for name, t in values.items()}
             arrived = torch.cuda.Event()
             arrived.record()
         yield Rows(first, values, arrived)
-        first += len(features.summary)
+        first += len(wanted["summary"])
 
 
 def _one_ahead(stream: Iterator[Rows]) -> Iterator[Rows]:
@@ -116,28 +129,3 @@ def _facts(images: Once) -> dict[str, Tensor]:
     index = torch.arange(images.part.start, images.part.stop)
     labels = torch.full_like(index, -1) if images.labels is None else torch.from_numpy(np.asarray(images.labels))[index]
     return {"labels": labels, "index": index}
-
-
-def sha_of(module: nn.Module) -> str:
-    """Of every weight and buffer, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
-    return digest.hexdigest()
-
-
-def sha_of_images(images: Images) -> str:
-    """Of names, sizes and labels: the same set at another place is the same set."""
-    digest = hashlib.sha256()
-    root = str(images.path)
-    if os.path.isfile(root):  # a beton: its samples have no names of their own
-        found = os.stat(root)
-        digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
-    for number in range(len(images)):
-        name = images.name(number)
-        size = os.path.getsize(name) if os.path.isfile(name) else -1
-        digest.update(f"{name.removeprefix(root)}\0{size}\n".encode())
-    labels: Any = images.labels
-    digest.update(b"" if labels is None else np.asarray(labels, dtype=np.int64).tobytes())
-    return digest.hexdigest()

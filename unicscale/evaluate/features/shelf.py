@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +17,14 @@ from unicscale.data.once import Once
 from unicscale.data.sets.images import Images
 from unicscale.errors import DataError
 from unicscale.evaluate.features import store
-from unicscale.evaluate.features.extract import DTYPES, extract, sha_of_images
+from unicscale.evaluate.features.extract import DTYPES, extract
+from unicscale.evaluate.features.marks import sha_of_images, sha_of_pairs
+from unicscale.evaluate.features.progress import progress
 from unicscale.evaluate.sets.catalogue import open_split
+from unicscale.evaluate.sets.pairs import Pairs
 from unicscale.evaluate.sets.subset import thin
-from unicscale.evaluate.terms import Settings, Subject
+from unicscale.evaluate.terms import Labelled, Settings, Subject
 from unicscale.ranks.world import World
-
-
-class Labelled(NamedTuple):
-    """Features of a split."""
-
-    features: Tensor  # (N, D)
-    labels: Tensor  # (N,)
-    classes: int
 
 
 @dataclass(slots=True)
@@ -44,7 +38,7 @@ class Shelf:
     opened: dict[tuple[str, str, int | None, int], Any] = field(
         default_factory=dict
     )  # splits: listed once for all tasks
-    hashed: dict[int, tuple[Images, str]] = field(default_factory=dict)  # by identity, which `Images` held here keeps
+    hashed: dict[int, tuple[Any, str]] = field(default_factory=dict)  # by identity, which a set held here keeps
 
     @property
     def device(self) -> torch.device:
@@ -62,14 +56,14 @@ class Shelf:
         limit, seed = self.settings.limit, self.settings.seed
         if (key := (name, split, limit, seed)) not in self.opened:
             images = open_split(self.data, name, split)
-            dense = isinstance(images, list)  # which their tasks thin out
-            self.opened[key] = images if dense else thin(images, limit, seed)
+            self.opened[key] = images.thinned(limit) if isinstance(images, Pairs) else thin(images, limit, seed)
         return self.opened[key]
 
-    def sha(self, images: Images) -> str:
-        """Of a set; made once, for it asks the disk about every file."""
+    def sha(self, images: Images | Pairs) -> str:
+        """Of a set; made once, for it reads of every file."""
         if id(images) not in self.hashed:
-            self.hashed[id(images)] = images, sha_of_images(images)
+            sha = sha_of_pairs(images) if isinstance(images, Pairs) else sha_of_images(images)
+            self.hashed[id(images)] = images, sha
         return self.hashed[id(images)][1]
 
     def features(self, subject: Subject, name: str, split: str, answer: str | None = None) -> Labelled:
@@ -96,7 +90,7 @@ class Shelf:
         file = self.cache / name
         if not self.world.broadcast_object(file.exists()):
             once = self.once(images, size)
-            with _progress(f"{subject.name}: {images.path}", len(images), self.world) as advance:
+            with progress(f"{subject.name}: {images.path}", len(images), self.world) as advance:
                 extract(
                     encoder(subject, answer), once, file,
                     dtype=self.dtype, world=self.world, metadata=facts, progress=advance,
@@ -104,13 +98,16 @@ class Shelf:
         return store.read(file, facts)
 
     def write(self, subject: Subject, images: Images, out: Path, *, patches: bool) -> None:
-        """All tokens of some images, into a file of the caller's."""
+        """All tokens of some images and the names of their files, into a file of the caller's."""
+        root = images.path if os.path.isdir(images.path) else os.path.dirname(images.path)
+        names = b"\0".join(os.fsencode(os.path.relpath(images.name(n), root)) for n in range(len(images)))
         size = self.settings.size or subject.size
         metadata = {"model": subject.sha, "name": subject.name, "data": self.sha(images), "size": str(size)}
-        with _progress(f"{subject.name}: {images.path}", len(images), self.world) as advance:
+        with progress(f"{subject.name}: {images.path}", len(images), self.world) as advance:
             extract(
                 subject.encode, self.once(images, size), out,
-                dtype=self.dtype, world=self.world, patches=patches, metadata=metadata, progress=advance,
+                dtype=self.dtype, world=self.world, patches=patches, metadata=metadata, names=names,
+                progress=advance,
             )  # fmt: skip
 
     def once(self, images: Images, size: int) -> Once:
@@ -127,19 +124,3 @@ def encoder(subject: Subject, answer: str | None) -> Callable[[Tensor], Features
     see = subject.see
     assert see is not None, "tasks that ask for answers check that there is a projector"
     return lambda images: see(images).answers[answer]
-
-
-@contextmanager
-def _progress(what: str, total: int, world: World) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and remaining time on rank 0's terminal, counting its own share for all."""
-    if not world.main or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.progress import TaskProgressColumn as Share
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Share(show_speed=True))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count * world.size)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import json
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,9 @@ from torch import Tensor
 
 from unicscale.errors import DataError
 
-NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
-NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64}
+NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.uint8: "U8"}
+NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64, torch.uint8: np.uint8}
+COUNT = itertools.count()  # of this process's temporary files
 Plan = dict[str, tuple[tuple[int, ...], torch.dtype]]  # name -> whole shape, type
 
 
@@ -27,10 +31,47 @@ def create(path: Path, plan: Plan, metadata: dict[str, str]) -> None:
         header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the data begins on a multiple of eight
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
+    size = 8 + len(text) + end
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.flush()
+            reserve(file.fileno(), size)
+    except OSError as problem:
+        path.unlink(missing_ok=True)
+        raise DataError(
+            f"{path.parent}: {size / 2**30:.3g} GiB of features cannot be written: {problem.strerror}.\n"
+            "  Make room, or name another folder with --cache or --out."
+        ) from None
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Blocks for the whole file: a disk that is full says so now, and not by a signal in the middle of a map."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
+def temporary(path: Path) -> Path:
+    """A name of this process's own beside the file; what a process of this host left there when it was killed goes."""
+    ours = f".{path.name}.{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(ours)}*.tmp"):
+        pid = left.name.removeprefix(ours).partition("-")[0]
+        if pid.isdecimal() and not _lives(int(pid)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f"{ours}{os.getpid()}-{next(COUNT)}.tmp")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 class Filling:

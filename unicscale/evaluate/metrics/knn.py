@@ -32,14 +32,25 @@ def knn_predict(
     temperature: float = 0.07,
     classes: int | None = None,
     device: torch.device | str = "cpu",
+    own: Tensor | None = None,  # (Q,) the row of the bank that each query is: left out of its own neighbours
 ) -> dict[int, Tensor]:  # k -> (Q,)
     """Predictions for several k from one search."""
     check_features("k-NN bank", bank)
     check_features("k-NN queries", queries, width=bank.shape[1])
     classes = check_labels("k-NN bank", bank_labels, len(bank), classes)
-    cosines, rows = nearest(bank, queries, max(ks), device=device)
+    cosines, rows = nearest(bank, queries, max(ks) + (own is not None), device=device)
+    if own is not None:
+        cosines, rows = _others(cosines, rows, own)
     labels = bank_labels.cpu().long()[rows]
     return {k: vote(cosines[:, :k], labels[:, :k], classes, temperature) for k in ks}
+
+
+def _others(cosines: Tensor, rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:  # (Q, k + 1) -> (Q, k)
+    """The neighbours of each query without itself."""
+    itself = rows == own[:, None].to(rows.device)
+    itself[:, -1] |= ~itself.any(dim=1)  # hidden behind exact copies of itself: drop the furthest instead
+    k = rows.shape[1] - 1
+    return cosines[~itself].view(-1, k), rows[~itself].view(-1, k)
 
 
 def knn_accuracy(

@@ -13,8 +13,7 @@ from unicscale.contracts import Features
 from unicscale.errors import DataError
 from unicscale.evaluate.metrics.checks import check_features
 from unicscale.evaluate.metrics.probe import QUICK, DenseLinear, Schedule, as_map, draws, fit
-
-IGNORE = 255
+from unicscale.evaluate.sets.pairs import IGNORE
 
 
 class SegmentHead(nn.Module):

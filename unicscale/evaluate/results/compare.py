@@ -9,12 +9,23 @@ from typing import Any
 
 from unicscale.errors import RecipeError, nearest
 from unicscale.evaluate.results.gains import gain
-from unicscale.evaluate.sets.names import TRANSFER
+from unicscale.evaluate.sets.names import GROUPS
 from unicscale.run.columns import columns
 
 Table = dict[str, dict[str, dict[str, Any]]]  # score -> model -> {value, low, high, higher_is_better}
-NO_CONTEST = ("statistics/", "speed/")  # facts, in which nobody is better
-DETAIL = ("/k=", "/per class", "/abs_rel", "/delta", "statistics/", "prune/", "whiten/")
+NO_CONTEST = ("statistics/", "speed/", "prune", "whiten")  # facts, in which nobody is better
+DETAIL = (
+    "/change",
+    "/k=",
+    "/per class",
+    "/abs_rel",
+    "/delta",
+    "statistics/",
+    "prune/",
+    "whiten/",
+    "prune_ade20k/",
+    "whiten_ade20k/",
+)
 
 
 def published() -> dict[str, Any]:
@@ -25,23 +36,44 @@ def published() -> dict[str, Any]:
 
 
 def tabulate(results: Iterable[Mapping[str, Any]]) -> Table:
-    """Scores by name and model, with the mean of the transfer sets where a model has them all."""
+    """Scores by name and model, with the mean of each group of sets where a model has them all.
+
+    A result of another protocol or of other images than the first of its task is `apart`: shown, but not compared.
+    """
     table: Table = {}
+    first: dict[str, Mapping[str, Any]] = {}
     for result in results:
+        task = str(result.get("task"))
+        apart = not alike(result, first.setdefault(task, result))
         for score in result["scores"]:
-            held = {name: score[name] for name in ("value", "low", "high", "higher_is_better")}
-            table.setdefault(score["name"], {})[result["model"]] = held
-    complete = [m for m in table.get(TRANSFER[0], {}) if all(m in table.get(name, {}) for name in TRANSFER)]
-    for model in complete:
-        mean = sum(table[name][model]["value"] for name in TRANSFER) / len(TRANSFER)
-        table.setdefault("transfer", {})[model] = {"value": mean, "low": None, "high": None, "higher_is_better": True}
+            held = {name: score.get(name) for name in ("value", "low", "high")}
+            held["higher_is_better"] = score.get("higher_is_better", True)
+            table.setdefault(score["name"], {})[result["model"]] = held | ({"apart": True} if apart else {})
+    for group, members in GROUPS.items():
+        models = [m for m in table.get(members[0], {}) if all(m in table.get(name, {}) for name in members)]
+        for model in models:
+            rows = [table[name][model] for name in members]
+            held = {"value": sum(row["value"] for row in rows) / len(rows), "low": None, "high": None}
+            held |= {"apart": True} if any("apart" in row for row in rows) else {}
+            table.setdefault(group, {})[model] = held | {"higher_is_better": True}
     return table
+
+
+def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two results of a task may stand beside each other; every model has its own size."""
+
+    def said(result: Mapping[str, Any]) -> tuple[Any, ...]:
+        protocol = {name: value for name, value in result.get("protocol", {}).items() if name != "size"}
+        return protocol, result.get("data")
+
+    return said(one) == said(other)
 
 
 def gains(table: Table, teachers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Per score: the best teacher, and every other model's relative gain over it in per cent."""
     found: dict[str, dict[str, Any]] = {}
-    for name, row in table.items():
+    for name, every in table.items():
+        row = {model: score for model, score in every.items() if not score.get("apart")}
         held = [model for model in teachers if model in row]
         if not held or name.startswith(NO_CONTEST):
             continue
@@ -106,7 +138,10 @@ def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:
             cells += [f"{over[m]:+.1f} %" if m in over else "" for m in students]
         cells += [f"{one['scores'][name]:g}" if name in one["scores"] else "" for one in beside]
         rows.append(cells)
-    return "\n".join(columns(rows, right=True))
+    lines = columns(rows, right=True)
+    if any(line.rstrip().endswith("*") or "* " in line for line in lines[1:]):
+        lines.append("* measured with other settings or on other images than the first column: not compared")
+    return "\n".join(lines)
 
 
 def cell(score: Mapping[str, Any] | None) -> str:
@@ -116,4 +151,4 @@ def cell(score: Mapping[str, Any] | None) -> str:
     value, low, high = score["value"], score["low"], score["high"]
     digits = 1 if abs(value) >= 10 else 3
     width = "" if low is None else f" ±{(high - low) / 2:.{digits}f}"
-    return f"{value:.{digits}f}{width}"
+    return f"{value:.{digits}f}{width}{'*' if score.get('apart') else ''}"

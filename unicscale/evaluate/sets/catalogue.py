@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unicscale.errors import DataError, nearest
-from unicscale.evaluate.sets import layouts
+from unicscale.evaluate.sets import layouts, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ def _there(root: Path, item: str) -> bool:
     return any((root / one.strip().rstrip("/")).exists() for one in item.split(" or "))
 
 
+OWN: dict[str, Callable[[Path, str], Any]] = {
+    "own-labelled": own.labelled,
+    "own-masks": partial(own.dense, "masks"),
+    "own-depth": partial(own.dense, "depth"),
+}
 PYTHON = "python -c \"from torchvision.datasets import {0}; {0}('{1}', download=True)\""
 COG_TREE = ("cog_levels_mapping_file.pkl", "cog_concepts_split_file.pkl", "images/")
 COG_HOW = (
@@ -55,8 +61,9 @@ SETS: dict[str, DataSet] = {
     "imagenet": DataSet(
         "imagenet",
         layouts.imagenet,
-        ("train/ or train.beton", "val/ or val.beton"),
-        "image-net.org/download-images.php (ILSVRC2012), a folder per class in train/ and val/",
+        ("train/ or train.beton", "val/ or val.beton or test/ or test.beton"),
+        "image-net.org/download-images.php (ILSVRC2012), a folder per class in train/ and val/;\n"
+        "  images of your own, however they are split: --suite own",
         "ImageNet",
         also=("ILSVRC2012", "."),
     ),
@@ -168,7 +175,10 @@ SETS: dict[str, DataSet] = {
 
 
 def find(name: str) -> DataSet:
-    """A data set by the name that tasks use."""
+    """A data set by the name that tasks use; `own-masks:FOLDER` and the like are a user's."""
+    kind, colon, folder = name.partition(":")
+    if colon and kind in OWN:
+        return DataSet(folder, OWN[kind], (".",), "you: docs/evaluate.md has the layouts", f"your {folder}")
     if name not in SETS:
         raise DataError(f"'{name}' is no data set of the paper.{nearest(name, SETS)}\n  known: {', '.join(SETS)}")
     return SETS[name]

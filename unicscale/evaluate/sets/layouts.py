@@ -5,63 +5,24 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unicscale.data.sets.decode import Undecodable, decode
-from unicscale.data.sets.images import open_images
 from unicscale.errors import DataError
-
-
-class Files:
-    """Labelled image files, wherever they lie."""
-
-    reader = "folder"
-
-    def __init__(self, path: Path, files: Sequence[Path | str], labels: Any, classes: Sequence[str] = ()) -> None:
-        self.path = str(path)
-        self.files = [str(file) for file in files]
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
-        if not self.files:
-            raise DataError(f"{path}: no images are listed")
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """The file behind a number."""
-        return self.files[index]
-
-    def image(self, index: int) -> np.ndarray:
-        """The whole image, (H, W, 3) uint8; raises Undecodable."""
-        try:
-            return decode(Path(self.files[index]).read_bytes())
-        except OSError as problem:
-            raise Undecodable(problem.strerror or str(problem)) from problem
-
-    def scratch_bytes(self) -> int:
-        """Unknown without opening every file."""
-        return 0
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
+from unicscale.evaluate.sets import own
+from unicscale.evaluate.sets.files import Files
+from unicscale.evaluate.sets.pairs import Pairs, mask, metres
 
 # --- ImageNet and its relatives -------------------------------------------------------------------
 
 
 def imagenet(root: Path, split: str) -> Any:
-    """train/ and val/ with a folder per class, or train.beton and val.beton."""
-    name = "train" if split == "train" else "val"
-    beton = root / f"{name}.beton"
-    images = open_images(str(beton if beton.is_file() else root / name))
-    if images.labels is None:
-        raise DataError(f"{images.path}: no labels; one folder per class is expected here")
-    return images
+    """train/ and val/ (or test/) with a folder per class, or train.beton and val.beton."""
+    return own.labelled(root, split)
 
 
 def shifted(pattern: str = "*", *, numbered: bool = False) -> Callable[[Path, str], Files]:
@@ -241,23 +202,23 @@ def inat(year: int) -> Callable[[Path, str], Files]:
 # --- dense ----------------------------------------------------------------------------------------
 
 
-def ade20k(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """images/ and annotations/ with training/ and validation/ below each."""
+def ade20k(root: Path, split: str) -> Pairs:
+    """images/ and annotations/ with training/ and validation/ below each; 0 is everything else and ignored."""
     name = "training" if split == "train" else "validation"
     images = sorted((root / "images" / name).glob("*.jpg"))
     pairs = [(image, root / "annotations" / name / f"{image.stem}.png") for image in images]
-    return _paired(root, pairs)
+    return Pairs(str(root), _whole(root, pairs), partial(mask, first=1), classes=150)
 
 
-def nyud(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Lines of `rgb depth focal` in nyu_train.txt and nyu_test.txt."""
+def nyud(root: Path, split: str) -> Pairs:
+    """Lines of `rgb depth focal` in nyu_train.txt and nyu_test.txt; 16-bit millimetres."""
     lines = (root / f"nyu_{split}.txt").read_text().splitlines()
     parts = [line.split() for line in lines if line.strip()]
     pairs = [(root / p[0].strip("/"), root / p[1].strip("/")) for p in parts if p[1] != "None"]
-    return _paired(root, pairs)
+    return Pairs(str(root), _whole(root, pairs), metres, far=10.0)
 
 
-def _paired(root: Path, pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+def _whole(root: Path, pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     if not pairs:
         raise DataError(f"{root}: no images found")
     missing = next((target for image, target in pairs if not target.is_file() or not image.is_file()), None)

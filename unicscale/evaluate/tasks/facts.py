@@ -8,53 +8,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unicscale.evaluate.features.extract import forward_all
+from unicscale.evaluate.features.progress import progress
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.score import Score
-from unicscale.evaluate.sets.subset import thin
 from unicscale.evaluate.task import Task
 from unicscale.evaluate.terms import Settings, Subject
-
-IMAGES = 1000
-
-
-def token_statistics(tokens: Tensor) -> dict[str, float]:  # (N, D)
-    """Mean norm and deviation of a token, and the mean over channels of a channel's deviation over tokens."""
-    x = tokens.double()
-    return {
-        "norm": x.norm(dim=1).mean().item(),
-        "deviation per sample": x.std(dim=1).mean().item(),
-        "deviation per channel": x.std(dim=0).mean().item(),
-    }
+from unicscale.objective.statistics import Looks
 
 
 @dataclass(frozen=True)
 class Statistics(Task):
-    """Table G, on images of ImageNet's validation set."""
+    """Table G, on all of ImageNet's validation set."""
 
     name: str = "statistics"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ("imagenet",)
+    needs: tuple[str, ...] = ("imagenet",)
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
-        return {"images": IMAGES, "patches": "16 of each image, evenly spaced"}
+        return {"tokens": "a summary and the mean of the patches per image", "images": "imagenet, test"}
 
     def run(self, subject: Subject, shelf: Shelf) -> Iterator[Score]:
-        images = thin(shelf.split("imagenet", "test"), IMAGES, shelf.settings.seed)
-        cls, patches = [], []
-        for features, _, _ in forward_all(
-            subject.encode, shelf.once(images, shelf.settings.size or subject.size), shelf.dtype
-        ):
-            cls.append(features.summary.float().cpu())
-            few = features.patches[:, :: max(1, features.patches.shape[1] // 16)]
-            patches.append(few.float().cpu().flatten(0, 1))
-        for kind, tokens in (("CLS", torch.cat(cls)), ("patch", torch.cat(patches))):
-            for name, value in token_statistics(tokens).items():
-                yield Score(f"statistics/{kind} {name}", value)
+        images = shelf.once(shelf.split("imagenet", "test"), shelf.settings.size or subject.size)
+        looks = Looks()
+        with progress(f"{subject.name}: statistics", images.total, shelf.world) as advance:
+            for features, labels, _ in forward_all(subject.encode, images, shelf.dtype):
+                looks.add(features)
+                advance(len(labels))
+        for kind, look in looks.table().items():
+            for name, value in look._asdict().items():
+                yield Score(f"statistics/{kind} {name.replace('_', ' ')}", value)
 
 
 @dataclass(frozen=True)
@@ -87,3 +70,6 @@ class Speed(Task):
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+TASKS: tuple[Task, ...] = (Statistics(), Speed())

@@ -12,8 +12,8 @@ from torch import Tensor
 from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.score import Score, share
-from unicscale.evaluate.task import Task, Want
-from unicscale.evaluate.tasks.zero_shot import check_width, opened, own_terms, own_wants, which
+from unicscale.evaluate.task import Task
+from unicscale.evaluate.tasks.borrowed import Borrowed, check_width, own_terms
 from unicscale.evaluate.terms import Settings, Subject
 
 
@@ -26,28 +26,18 @@ def head_logits(teacher: Any, summaries: Tensor) -> Tensor:  # (N, D) -> (N, cla
 
 
 @dataclass(frozen=True)
-class Heads(Task):
+class Heads(Borrowed):
     """On ImageNet's validation set, for every teacher that has a classifier."""
 
     name: str = "heads"
-    teacher: str | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ("imagenet",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None if which(subject, self.teacher, "classify") else "no teacher of it has a classifier"
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return own_wants(subject, which(subject, self.teacher, "classify"))
+    needs: tuple[str, ...] = ("imagenet",)
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {"head": "projector -> de-standardise -> the teacher's own classifier; nothing is trained"}
 
     def run(self, subject: Subject, shelf: Shelf) -> Iterator[Score]:
-        for teacher in which(subject, self.teacher, "classify"):
-            one = opened(subject, teacher).to(shelf.device)
+        for teacher in self.lenders(subject):
+            one = subject.lenders[teacher].open().to(shelf.device)
             summaries, labels = own_terms(subject, shelf, teacher)
             logits = head_logits(one, summaries)
             classes = len(shelf.split("imagenet", "test").classes) or int(labels.max()) + 1
@@ -57,3 +47,6 @@ class Heads(Task):
                     "its classifier fits ImageNet-1K with all folders, in their sorted order"
                 )
             yield share(f"heads/{teacher}", (logits.argmax(1) == labels).numpy(), shelf.settings)
+
+
+TASKS: tuple[Task, ...] = (Heads(),)

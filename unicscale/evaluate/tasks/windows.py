@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from unicscale.contracts import Features
 from unicscale.data.sets.decode import Undecodable, decode
 from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
+from unicscale.evaluate.features.progress import progress
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.probe import Schedule, draws
 from unicscale.evaluate.metrics.segment import upsample
-from unicscale.evaluate.terms import Settings, Subject
+from unicscale.evaluate.sets.pairs import Pairs
+from unicscale.evaluate.terms import Subject
 
 OVERLAP = 1 / 3  # of neighbouring windows at test
 
@@ -43,7 +45,7 @@ class Stream:
 
     subject: Subject
     shelf: Shelf
-    pairs: list[tuple[Path, Path]]
+    pairs: Pairs
     kind: Kind
     size: int
 
@@ -52,19 +54,22 @@ class Stream:
         generator = np.random.Generator(np.random.Philox(seed + 1))
         todo = ([(int(row), generator.random(3)) for row in rows] for rows in draws(len(self.pairs), schedule, seed))
         workers, pending = Workers(cores()), deque()
+        what = f"{self.subject.name}: head on {self.pairs.path}"
         try:
-            while True:
-                while len(pending) < 3 and (batch := next(todo, None)) is not None:
-                    pending.append([workers.submit(lambda one=one: self._crop(*one)) for one in batch])
-                if not pending:
-                    return
-                workers.wait(futures := pending.popleft())
-                images, targets = zip(*(future.result() for future in futures), strict=True)
-                pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-                yield (
-                    encode(self.subject, self.shelf, pixels),
-                    torch.from_numpy(np.stack(targets)).to(self.shelf.device),
-                )
+            with progress(what, schedule.steps, self.shelf.world, "steps") as advance:
+                while True:
+                    while len(pending) < 3 and (batch := next(todo, None)) is not None:
+                        pending.append([workers.submit(lambda one=one: self._crop(*one)) for one in batch])
+                    if not pending:
+                        return
+                    workers.wait(futures := pending.popleft())
+                    images, targets = zip(*(future.result() for future in futures), strict=True)
+                    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+                    yield (
+                        encode(self.subject, self.shelf, pixels),
+                        torch.from_numpy(np.stack(targets)).to(self.shelf.device),
+                    )
+                    advance(1)
         finally:
             workers.close()
 
@@ -100,7 +105,7 @@ def encode(subject: Subject, shelf: Shelf, pixels: Tensor) -> Features:
     dtype = shelf.dtype
     with torch.no_grad(), torch.autocast(shelf.device.type, dtype, enabled=dtype != torch.float32):
         features = subject.encode(pixels.to(shelf.device))
-    return Features(*(tokens.float() for tokens in features))
+    return Features(*(None if tokens is None else tokens.float() for tokens in features))
 
 
 def width_of(subject: Subject, shelf: Shelf, size: int) -> int:
@@ -125,10 +130,3 @@ def slide(subject: Subject, shelf: Shelf, head: nn.Module, image: np.ndarray, si
 def _places(length: int, size: int) -> list[int]:
     count = 1 + max(0, -(-(length - size) // max(1, round(size * (1 - OVERLAP)))))
     return [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
-
-
-def limited(pairs: Any, settings: Settings) -> list[tuple[Path, Path]]:
-    """Every n-th pair where a limit asks for fewer."""
-    if settings.limit is None or len(pairs) <= settings.limit:
-        return list(pairs)
-    return [pairs[i * len(pairs) // settings.limit] for i in range(settings.limit)]

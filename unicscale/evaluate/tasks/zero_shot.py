@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unicscale.errors import DataError, RecipeError, TeacherError
+from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.checks import check_labels
 from unicscale.evaluate.score import Score, share
-from unicscale.evaluate.task import Task, Want
+from unicscale.evaluate.task import Task
+from unicscale.evaluate.tasks.borrowed import Borrowed, check_width, own_terms
 from unicscale.evaluate.terms import Settings, Subject
 
 TEXTS = 512  # prompts per pass of the text tower
@@ -43,13 +44,9 @@ def zero_shot_predict(clip: Any, summaries: Tensor, classifier: Tensor) -> Tenso
     return torch.cat(parts).argmax(1).cpu()
 
 
-def check_width(teacher: Any, summaries: Tensor) -> None:
-    """Refuse a teacher of another size than the one that taught."""
-    if summaries.shape[1] != teacher.spec.dim:
-        raise DataError(
-            f"the summaries are {summaries.shape[1]} wide, but teacher '{teacher.name}' is {teacher.spec.dim} wide;"
-            f" is it another size of it? --option {teacher.name}.size=..."
-        )
+def names_file(shelf: Shelf) -> Path:
+    """Where a set that is not ImageNet lists its class names."""
+    return Path(shelf.split("imagenet", "test").path).parent / "classnames.txt"
 
 
 def imagenet_names(shelf: Shelf) -> tuple[list[str], Sequence[Any]]:
@@ -57,7 +54,7 @@ def imagenet_names(shelf: Shelf) -> tuple[list[str], Sequence[Any]]:
     from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
     images = shelf.split("imagenet", "test")
-    listed = Path(images.path).parent / "classnames.txt"
+    listed = names_file(shelf)
     names = listed.read_text().splitlines() if listed.is_file() else list(IMAGENET_CLASSNAMES)
     classes = len(images.classes) or int(np.asarray(images.labels).max()) + 1
     if len(names) != classes:
@@ -68,79 +65,29 @@ def imagenet_names(shelf: Shelf) -> tuple[list[str], Sequence[Any]]:
     return names, OPENAI_IMAGENET_TEMPLATES
 
 
-def own_wants(subject: Subject, teachers: list[str]) -> list[Want]:
-    """Which summaries `own_terms` will ask for."""
-    return [Want("imagenet", "test", None if subject.teacher else teacher) for teacher in teachers]
-
-
-def own_terms(subject: Subject, shelf: Shelf, teacher: str) -> tuple[Tensor, Tensor]:
-    """ImageNet's test images in a teacher's own summary space, and their labels."""
-    if subject.teacher:
-        held = shelf.features(subject, "imagenet", "test")
-        return held.features, held.labels
-    held = shelf.features(subject, "imagenet", "test", answer=teacher)
-    assert subject.invert is not None
-    return subject.invert(teacher, held.features.float()), held.labels
-
-
-def which(subject: Subject, wanted: str | None, ability: str) -> list[str]:
-    """The subject's teachers that have an ability (`embed` or `classify`) of their own; or the wanted one."""
-    from unicscale.teacher.plugin import Teacher
-
-    if wanted is not None and wanted not in subject.taught_by:
-        taught = ", ".join(subject.taught_by) or "nobody: it has no projector"
-        raise RecipeError(f"{subject.name} has no projector for '{wanted}'; it was taught by {taught}.")
-    silent = subject.notes.get("without summary", [])
-    if wanted in silent:
-        raise RecipeError(
-            f"{subject.name} was taught patches only by '{wanted}': there is no summary of it to classify by."
-        )
-    found = []
-    for name in [wanted] if wanted else subject.taught_by:
-        plugin = subject.notes.get("plugins", {}).get(name)
-        if (
-            name not in silent
-            and plugin is not None
-            and getattr(type(plugin), ability) is not getattr(Teacher, ability)
-        ):
-            found.append(name)
-    return found
-
-
 @dataclass(frozen=True)
-class ZeroShot(Task):
+class ZeroShot(Borrowed):
     """On ImageNet's validation set."""
 
     name: str = "zero_shot"
-    teacher: str | None = None
+    needs: tuple[str, ...] = ("imagenet",)
+    ability: str = "embed_text"
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ("imagenet",)
-
-    def applies(self, subject: Subject) -> str | None:
-        return None if which(subject, self.teacher, "embed_text") else "no teacher of it has a text tower"
-
-    def wants(self, subject: Subject) -> list[Want]:
-        return own_wants(subject, which(subject, self.teacher, "embed_text"))
+    def depends(self, subject: Subject, shelf: Shelf) -> Any:
+        listed = names_file(shelf)
+        return [super().depends(subject, shelf), listed.read_text() if listed.is_file() else None]
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {"text": "open_clip's 1000 class names x OpenAI's 80 templates, mean of normalised embeddings"}
 
     def run(self, subject: Subject, shelf: Shelf) -> Iterator[Score]:
         names, templates = imagenet_names(shelf)
-        for teacher in which(subject, self.teacher, "embed_text"):
-            clip = opened(subject, teacher).to(shelf.device)
+        for teacher in self.lenders(subject):
+            clip = subject.lenders[teacher].open().to(shelf.device)
             summaries, labels = own_terms(subject, shelf, teacher)
             check_labels("imagenet test", labels, len(summaries), len(names))
             predictions = zero_shot_predict(clip, summaries, text_classifier(clip, names, templates))
             yield share(f"zero_shot/{teacher}", (predictions == labels).numpy(), shelf.settings)
 
 
-def opened(subject: Subject, teacher: str) -> Any:
-    """The teacher itself, with weights; the error says how to name them."""
-    assert subject.open_teacher is not None
-    try:
-        return subject.open_teacher(teacher)
-    except TeacherError as problem:
-        raise TeacherError(f"{problem}\n  Or say where its weights are: --weights {teacher}=FILE") from None
+TASKS: tuple[Task, ...] = (ZeroShot(),)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from unicscale.recipe.sections.base import Count, Positive, Section
 
 
@@ -37,9 +39,21 @@ class Evaluate(Section):
     """What is measured while training; `unicscale evaluate` measures everything else."""
 
     every_epochs: Positive | None = None
+    every_steps: Count | None = None  # instead
     tasks: list[str] = []
     data: str | None = None  # labelled images; None: data.val
     max_images: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> Evaluate:
+        if self.every_epochs and self.every_steps:
+            raise ValueError("say every_epochs or every_steps, not both")
+        return self
+
+    @property
+    def ever(self) -> bool:
+        """Whether anything is measured while training."""
+        return bool(self.every_epochs or self.every_steps)
 
 
 class DryRun(Section):

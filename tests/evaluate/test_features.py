@@ -1,0 +1,217 @@
+"""Features on disk: whole, of what is there now, whoever else writes at the same time."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.kit import measured, tiny_sets
+from tests.kit.measured import FAST
+from unicscale.commands.evaluation import evaluate, features
+from unicscale.contracts import Features
+from unicscale.data.once import open_eval, whole
+from unicscale.data.sets.folder import Folder
+from unicscale.errors import DataError, RecipeError
+from unicscale.evaluate.features import marks, progress, store
+from unicscale.evaluate.features.extract import extract
+from unicscale.evaluate.features.marks import sha_of_images, sha_of_pairs
+from unicscale.evaluate.sets.layouts import ade20k
+from unicscale.evaluate.sets.pairs import mask
+from unicscale.ranks.voice import open_voice
+from unicscale.ranks.world import World
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return measured.student(tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    tiny_sets.folders(tmp_path / "photos" / "train", ["a", "b"], 6)
+    tiny_sets.folders(tmp_path / "photos" / "test", ["a", "b"], 3, first=50)
+    return tmp_path / "photos"
+
+
+def colours(images: torch.Tensor) -> Features:
+    means = images.float().mean((2, 3))
+    return Features(means, means[:, None])
+
+
+def test_two_evaluations_at_once_do_not_write_into_each_others_file(photos, tmp_path):
+    out, begun = tmp_path / "cache" / "f.safetensors", []
+
+    def with_another(images: torch.Tensor) -> Features:
+        if not begun:
+            begun.append(1)
+            extract(colours, open_eval(str(photos), size=32, batch=5), out, dtype=torch.float32, world=World())
+        return colours(images)
+
+    extract(with_another, open_eval(str(photos), size=32, batch=5), out, dtype=torch.float32, world=World())
+    expected = torch.cat([colours(images).summary for images, _, _ in open_eval(str(photos), size=32)])
+    torch.testing.assert_close(store.read(out)["summary"], expected)
+    assert [path.name for path in out.parent.iterdir()] == ["f.safetensors"]
+
+
+def test_what_a_killed_process_left_behind_goes_and_a_living_ones_file_stays(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = tmp_path / "f.safetensors"
+    ours = store.temporary(path)
+    dead = tmp_path / ours.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+    for file in (ours, dead):
+        file.write_bytes(b"")
+    assert store.temporary(path) not in (ours, dead)
+    assert ours.exists() and not dead.exists()
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """Files of this process may not grow beyond it: what a full disk does, without filling one."""
+    held = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, held[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, held)
+
+
+def test_a_disk_that_is_full_is_an_error_before_the_first_image(photos, tmp_path):
+    seen = []
+    out = tmp_path / "cache" / "f.safetensors"
+    with at_most(600), pytest.raises(DataError, match=r"GiB of features cannot be written: .*\n  Make room"):
+        extract(
+            lambda images: seen.append(1) or colours(images), open_eval(str(photos), size=32, batch=4), out,
+            dtype=torch.float32, world=World(),
+        )  # fmt: skip
+    assert not list(out.parent.iterdir())
+    assert len(seen) <= 2, "one to know the width, one ahead"
+
+
+@pytest.mark.parametrize("whole", [1 << 30, 0])  # read as a small set is, and as a large one
+def test_another_picture_under_the_same_name_is_another_set(photos, monkeypatch, whole):
+    monkeypatch.setattr(marks, "WHOLE", whole)
+    before = sha_of_images(Folder(str(photos)))
+    file = sorted((photos / "train" / "a").iterdir())[0]
+    size, data = file.stat().st_size, file.read_bytes()
+    assert sha_of_images(Folder(str(photos))) == before
+    file.write_bytes(data[:-10] + bytes(10))
+    assert file.stat().st_size == size and sha_of_images(Folder(str(photos))) != before
+
+
+@pytest.mark.parametrize("folder", ["images", "annotations"])
+def test_another_mask_or_image_of_a_dense_set_is_another_set(tmp_path, folder):
+    tiny_sets.ade20k(tmp_path)
+    root = tmp_path / "ADEChallengeData2016"
+    before = sha_of_pairs(ade20k(root, "train"))
+    file = sorted((root / folder / "validation").iterdir())[0]
+    assert sha_of_pairs(ade20k(root, "test")) != before
+    before = sha_of_pairs(ade20k(root, "test"))
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    assert sha_of_pairs(ade20k(root, "test")) != before
+
+
+def test_images_that_changed_are_measured_again(student, tmp_path, photos):
+    def score() -> str:
+        evaluate([str(student)], data=photos, suite=["knn"], out=tmp_path / "t.json", **FAST)
+        return json.loads((tmp_path / "t" / "student" / "knn.json").read_text())["key"]
+
+    first = score()
+    assert score() == first
+    file = sorted((photos / "test" / "a").iterdir())[0]
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 255
+    file.write_bytes(data)
+    assert score() != first
+
+
+# --- `unicscale features` -----------------------------------------------------------------------------------------
+
+
+def test_a_file_of_features_knows_the_names_of_its_images(student, photos, tmp_path):
+    odd = photos / "test" / "b" / "zwölf\nmonkeys.png"
+    Image.new("RGB", (40, 40)).save(odd)
+    features(str(student), photos / "test", out=tmp_path / "f.safetensors", patches=False, device="cpu")
+    names = bytes(load_file(tmp_path / "f.safetensors")["names"].tolist()).decode().split("\0")
+    assert len(names) == 7 and names[0] == "a/a_50.JPEG" and names[-1] == "b/zwölf\nmonkeys.png"
+
+
+def test_one_image_is_enough(student, photos, tmp_path):
+    features(str(student), photos / "test" / "a" / "a_50.JPEG", out=tmp_path / "f.safetensors", device="cpu")
+    held = load_file(tmp_path / "f.safetensors")
+    assert held["summary"].shape == (1, 48) and bytes(held["names"].tolist()) == b"a_50.JPEG"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("f.npy", r"ends in \.safetensors is written\. One \.npy holds one array.*\n  Say .*f\.safetensors"),
+     ("f", "ends in .safetensors"), ("folder.safetensors", "that is a folder"),
+     ("file/f.safetensors", "cannot be")],
+)  # fmt: skip
+def test_an_out_that_cannot_be_written_is_refused_before_the_model_is_opened(tmp_path, photos, name, says):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match=says):
+        features("no such model", photos, out=tmp_path / name, device="cpu")
+
+
+# --- bombs ------------------------------------------------------------------------------------------------------------
+
+
+def png(width: int, height: int, kind: int = 0) -> bytes:
+    """A grey PNG whose rows are all zero: small, whatever it claims."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes([8, kind, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(0))) + chunk(b"IEND", b"")
+
+
+def test_a_strip_is_cut_before_it_is_resized():
+    strip = np.random.default_rng(0).integers(0, 256, (4, 40_000, 3), dtype=np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    crop = whole(strip, 224, crop=True)  # resized whole, it would be 256 by 2,560,000
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert crop.shape == (224, 224, 3) and grown < 200_000, "kB"
+
+
+def test_a_cut_strip_shows_what_the_whole_one_would(monkeypatch):
+    from unicscale.data import once
+
+    strip = np.random.default_rng(0).integers(0, 256, (20, 900, 3), dtype=np.uint8)
+    cut = whole(strip, 32, crop=True)
+    monkeypatch.setattr(once, "LONGEST", 10_000)
+    assert np.abs(cut.astype(int) - whole(strip, 32, crop=True)).max() <= 1
+
+
+def test_a_mask_of_too_many_pixels_is_refused_by_its_header(tmp_path):
+    file = tmp_path / "mask.png"
+    file.write_bytes(png(60_000, 60_000))
+    with pytest.raises(DataError, match=r"mask\.png: .*(60000x60000 pixels|bomb)"):
+        mask(file)
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_hears_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    open_voice(None, 0, speaks=True)
+    with progress.progress("unic: photos", 2000, World()) as advance:
+        advance(500)
+    said = capsys.readouterr().err
+    assert "unic: photos: 500 of 2,000 images (25 %)" in said and "left" in said

@@ -1,0 +1,46 @@
+"""A list of image files as a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unicscale.data.sets.decode import decode, read_bytes
+from unicscale.errors import DataError
+
+
+class Files:
+    """Image files, wherever they lie, and their labels."""
+
+    reader = "folder"
+
+    def __init__(
+        self, path: Path, files: Sequence[Path | str], labels: Any = None, classes: Sequence[str] = ()
+    ) -> None:
+        self.path = str(path)
+        self.files = [str(file) for file in files]
+        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+        if not self.files:
+            raise DataError(f"{path}: no images are listed")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """The file behind a number."""
+        return self.files[index]
+
+    def image(self, index: int) -> np.ndarray:
+        """The whole image, (H, W, 3) uint8; raises Undecodable."""
+        return decode(read_bytes(self.files[index]))
+
+    def scratch_bytes(self) -> int:
+        """Unknown without opening every file."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,91 @@
+"""Images with a map each: a class for every pixel, or a depth."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unicscale.data.sets.decode import FORMATS, MAX_PIXELS
+from unicscale.errors import DataError
+
+Pair = tuple[Path, Path]
+IGNORE = 255  # of a mask, once it is read
+MOST_CLASSES = 255  # fewer than 8 bits can say
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A split of a dense set: (image, target) files, and what the targets mean."""
+
+    path: str
+    files: Sequence[Pair]
+    read: Callable[[Path], np.ndarray]  # a target, (H, W)
+    classes: int = 0  # of masks
+    far: float = 0.0  # metres: the largest depth that counts
+    meaning: Any = None  # whatever else decides what `read` gives
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.files)
+
+    def __getitem__(self, number: int) -> Pair:
+        return self.files[number]
+
+    def thinned(self, limit: int | None) -> Pairs:
+        """Every n-th pair where a limit asks for fewer."""
+        if limit is None or len(self) <= limit:
+            return self
+        return replace(self, files=[self.files[i * len(self) // limit] for i in range(limit)])
+
+
+def mask(path: Path, *, first: int = 0, ignore: int = IGNORE) -> np.ndarray:
+    """Classes 0, 1, ...; `first` is how the file counts the first one, and what lies below it is ignored."""
+    values = _values(path)
+    if values.ndim != 2 or values.dtype.kind not in "bui":
+        raise DataError(f"{path}: a mask holds one whole number per pixel, and this is {_shape(values)}")
+    values = values.astype(np.int32)
+    ignored = (values == ignore) | (values < first)
+    values -= first
+    if (strange := values[~ignored]).size and int(strange.max()) >= MOST_CLASSES:
+        raise DataError(f"{path}: holds class {int(strange.max())}, but at most {MOST_CLASSES} classes are understood")
+    return np.where(ignored, IGNORE, values).astype(np.uint8)
+
+
+def metres(path: Path, *, unit: float = 0.001) -> np.ndarray:
+    """Depth, 0 where it is unknown; `unit` is how far 1 is: 16-bit maps usually hold millimetres."""
+    values = _values(path)
+    if values.ndim != 2:
+        raise DataError(f"{path}: a depth map holds one number per pixel, and this is {_shape(values)}")
+    return np.nan_to_num(values.astype(np.float32) * np.float32(unit), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _values(path: Path) -> np.ndarray:
+    """What a file holds, whose header is looked at before a pixel is decoded."""
+    if path.suffix == ".npy":
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as problem:
+            raise DataError(f"{path}: not a readable map: {problem}") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warning of large images: the size is checked here
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+                return np.asarray(image)
+    except DataError:
+        raise
+    except Exception as problem:  # Pillow's plug-ins raise nearly everything on broken files
+        raise DataError(f"{path}: not a readable map: {problem}") from None
+
+
+def _shape(values: np.ndarray) -> str:
+    return f"{' x '.join(map(str, values.shape))} of {values.dtype}"
