@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -20,8 +20,14 @@ def open_door(command: Callable[..., None]) -> None:
     )
     app.command()(command)
     try:
-        app()
+        app(args=spelled(sys.argv[1:]))
     except UserError as error:
         tell(error)
         settle()
         sys.exit(error.exit_code)
+
+
+def spelled(words: Sequence[str]) -> list[str]:
+    """A bare `--sweep` says of a folder what it is, where an option of typer always takes a value: an empty one."""
+    bare = [n for n, word in enumerate(words) if word == "--sweep" and (words[n + 1 : n + 2] or ["-"])[0][0:1] == "-"]
+    return ["--sweep=" if n in bare else word for n, word in enumerate(words)]

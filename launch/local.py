@@ -26,7 +26,7 @@ import typer
 from unicscale.errors import RunError, StoppedOnRequest
 from unicscale.ranks.stop import parse_duration
 from unicscale.ranks.terminal import tell
-from unicscale.recipe import Recipe, dump, load
+from unicscale.recipe import Recipe, dump
 from unicscale.run.folder import open_run
 from unicscale.run.launches import refuse_early, remember
 
@@ -34,6 +34,7 @@ from . import checks
 from .door import open_door
 from .request import request
 from .submission import private
+from .sweep import variants
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 GRACE = 20  # seconds between asking the other ranks of a dead one to leave, and killing them
@@ -45,20 +46,35 @@ def local(
     ranks: Annotated[int | None, typer.Option(help="Processes; one per GPU, or one, if left out.")] = None,
     restarts: Annotated[int, typer.Option(help="After a rank died, how often to go on from the last checkpoint.")] = 3,
     time: Annotated[str | None, typer.Option(help="Save and leave before this time is over: 08:00:00.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V,V,...", help="One run per value, in turn. Of a folder: bare.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
 ) -> None:
-    """Train on this machine. Ctrl-C saves and leaves (exit 75; the same command goes on), twice leaves at once."""
-    resolved = load(recipe, overrides or [])
+    """Train on this machine. Ctrl-C saves and leaves (exit 75; the same command goes on), twice leaves at once.
+
+    RECIPE may be a folder: its recipes run one after the other.
+    """
     gpus = _gpus()
     ranks = ranks or gpus or 1
-    launch = request(resolved, {"nodes": 1, "tasks_per_node": ranks, "gpus_per_node": gpus, "time": time})
-    resolved = resolved.model_copy(update={"launch": launch})
-    for line in checks.check(resolved, launch):
-        tell(line)
+    end = clock.monotonic() + parse_duration(time) if time else None
+    asked = {"nodes": 1, "tasks_per_node": ranks, "gpus_per_node": gpus, "time": time}
+    runs = [one.recipe for one in variants(recipe, overrides or [], sweep or [])]
+    runs = [one.model_copy(update={"launch": request(one, asked)}) for one in runs]
+    for one in runs:  # all are looked at before the first begins
+        for line in checks.check(one, one.launch):
+            tell(line if len(runs) == 1 else f"{one.out}: {line}")
+    for number, one in enumerate(runs, start=1):
+        if len(runs) > 1:
+            tell(f"run {number} of {len(runs)}: {one.out}")
+        train(one, ranks, restarts, end, fresh=fresh)
+
+
+def train(resolved: Recipe, ranks: int, restarts: int, end: float | None, *, fresh: bool) -> None:
+    """One run to its end, over the deaths of its ranks; whatever else ends it, ends the command."""
     file = write_recipe(resolved)
     os.environ["UNICSCALE_SUBMISSION"] = f"local-{secrets.token_hex(4)}"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks)))
-    end = clock.monotonic() + parse_duration(time) if time else None
     threading.Thread(target=echo, args=(Path(resolved.out) / "logs/rank-0000.log",), daemon=True).start()
     for attempt in range(restarts + 1):
         if end is not None:

@@ -47,7 +47,8 @@ def slurm(
     site: Annotated[Text, typer.Option(help="A preset from launch/sites or ~/.config/unicscale/sites.")] = None,
     max_requeues: Annotated[Number, typer.Option()] = None,
     sweep: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=V,V,...", help="One run per value, as an array; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="KEY=V,V,...", help="One run per value, as an array; repeatable. Of a folder: bare."),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
     skip_checks: Annotated[bool, typer.Option("--skip-checks", help="Paths exist on the nodes only.")] = False,

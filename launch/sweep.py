@@ -19,10 +19,11 @@ UNFIT = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 def variants(recipe: str, overrides: Sequence[str], sweeps: Sequence[str]) -> list[Variant]:
     """One run, or one per combination of swept values and recipes, in an order that does not change."""
-    files = sorted(Path(recipe).glob("*.yaml")) if Path(recipe).is_dir() else [Path(recipe)]
+    folder = Path(recipe).is_dir()
+    files = sorted(Path(recipe).glob("*.yaml")) if folder else [Path(recipe)]
     if not files:
         raise RecipeError(f"{recipe} holds no recipes (*.yaml).")
-    axes = [axis(text) for text in sweeps]
+    axes = [axis(text) for text in sweeps if text or not folder]  # a folder needs no values to be a sweep
     found: list[Variant] = []
     for file in files:
         for point in itertools.product(*axes):

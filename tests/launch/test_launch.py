@@ -12,6 +12,7 @@ import pytest
 import yaml
 from unicscale_launch import checks, sbatch, snapshot
 from unicscale_launch import request as requesting
+from unicscale_launch.door import spelled
 from unicscale_launch.request import request
 from unicscale_launch.slurm import next_steps
 from unicscale_launch.submission import Variant, plan_submission
@@ -250,6 +251,18 @@ def test_a_folder_of_recipes_is_one_run_each(tmp_path: Path) -> None:
         (tmp_path / "all").mkdir(exist_ok=True)
         (tmp_path / "all" / f"{name}.yaml").write_text(yaml.safe_dump(tree))
     assert [Path(run.recipe.out).name for run in variants(str(tmp_path / "all"), [], [])] == ["a", "b"]
+
+
+def test_a_bare_sweep_is_said_of_a_folder_and_of_nothing_else(tmp_path: Path) -> None:
+    assert spelled(["all", "--sweep"]) == ["all", "--sweep="]
+    assert spelled(["all", "--sweep", "--array", "2"]) == ["all", "--sweep=", "--array", "2"]
+    assert spelled(["r.yaml", "--sweep", "seed=1,2"]) == ["r.yaml", "--sweep", "seed=1,2"]
+    file = recipe_file(tmp_path)
+    (tmp_path / "all").mkdir()
+    file.rename(tmp_path / "all" / "r.yaml")
+    assert [run.label for run in variants(str(tmp_path / "all"), [], [""])] == [""]
+    with pytest.raises(RecipeError, match=r"--sweep '': write KEY=VALUE,VALUE"):
+        variants(str(tmp_path / "all" / "r.yaml"), [], [""])
 
 
 def test_two_runs_of_one_folder_are_refused(tmp_path: Path) -> None:

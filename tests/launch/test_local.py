@@ -81,6 +81,21 @@ def test_a_dry_run_is_rehearsed_and_trains_nothing(tmp_path: Path) -> None:
     assert {name.partition("-")[0] for name in left} == {"local", "rank"}  # the recipe as it was resolved, and the logs
 
 
+def test_the_recipes_of_a_folder_run_one_after_the_other(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 16)
+    (tmp_path / "all").mkdir()
+    for name in ("a", "b"):
+        write_recipe(tmp_path / "all" / f"{name}.yaml", images, tmp_path / name, steps=8)
+    done = subprocess.run(
+        [sys.executable, "launch/local.py", str(tmp_path / "all"), "--ranks", "1", "--sweep"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"finished: {tmp_path / name}" for name in ("a", "b")]
+    assert f"run 2 of 2: {tmp_path / 'b'}" in done.stderr
+
+
 def test_ctrl_c_saves_and_leaves_with_75(tmp_path: Path) -> None:
     command = start(tmp_path, steps=100000)
     until_step(tmp_path, launch=1, steps=5, command=command)

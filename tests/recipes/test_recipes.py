@@ -1,4 +1,4 @@
-"""Every shipped recipe: checked, built on meta, documented, and as small as its ablation claims."""
+"""Every shipped recipe: checked, built on meta, documented, and as small as it claims."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from unicscale.student.model import build_student
 from unicscale.teacher.targets import Teachers
 
 FOLDER = places.REPOSITORY / "recipes"
-RECIPES = sorted(FOLDER.rglob("*.yaml"))
-PAPER = [path for path in RECIPES if path.name.startswith(("unic_", "single_teacher", "amradio_base"))]
-ABLATIONS = sorted((FOLDER / "ablations").glob("*.yaml"))
+WHOLE = [path for path in FOLDER.glob("*.yaml") if path.name.startswith(("unic_", "single_teacher"))]
+ROWS = sorted((FOLDER / "paper").rglob("*.yaml"))
+OURS = sorted((FOLDER / "ours").glob("*.yaml"))
 IMAGENET_IMAGES = 1_281_167
 
 
 @pytest.fixture(autouse=True)
 def imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGENET", "/data/imagenet")
+    monkeypatch.setenv("IMAGENET_SD", "/data/imagenet_sd")
 
 
 def name(path: Path) -> str:
@@ -37,7 +38,7 @@ def read(path: Path) -> Recipe:
     return load(str(path))
 
 
-@pytest.mark.parametrize("path", [*PAPER, *ABLATIONS], ids=name)
+@pytest.mark.parametrize("path", [*WHOLE, *ROWS, *OURS], ids=name)
 def test_a_recipe_builds_on_meta_with_its_plan_balance_and_statistics(path: Path) -> None:
     recipe = read(path)
     widths = Teachers.widths_of(recipe.teachers)
@@ -57,7 +58,7 @@ def test_a_recipe_builds_on_meta_with_its_plan_balance_and_statistics(path: Path
     assert plan.steps == sum(2502 * int(stage.epochs or 0) for stage in recipe.stages)
 
 
-@pytest.mark.parametrize("path", PAPER, ids=name)
+@pytest.mark.parametrize("path", WHOLE, ids=name)
 def test_a_header_says_the_command_the_cost_and_what_the_paper_reached(path: Path) -> None:
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert f"python launch/slurm.py recipes/{path.name}" in head[1]
@@ -65,10 +66,10 @@ def test_a_header_says_the_command_the_cost_and_what_the_paper_reached(path: Pat
     assert "H200-hours" in text and "Paper: " in text and "# yaml-language-server: $schema=schema.json" in text
 
 
-@pytest.mark.parametrize("path", ABLATIONS, ids=name)
-def test_an_ablation_changes_at_most_three_lines_of_its_base(path: Path) -> None:
+@pytest.mark.parametrize("path", OURS, ids=name)
+def test_a_recipe_of_ours_changes_at_most_three_lines_of_its_base(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    assert lines[0].startswith("extends: ../") and lines[1] == f"out: runs/ablations/{path.stem}"
+    assert lines[0].startswith("extends: ../") and lines[1] == f"out: runs/ours/{path.stem}"
     assert 1 <= len(lines[2:]) <= 3
     base = FOLDER / lines[0].removeprefix("extends: ../")
     assert read(path).model_copy(update={"out": ""}) != read(base).model_copy(update={"out": ""})

@@ -74,7 +74,7 @@ def _line(one: Held, table: Table, runs: Path, data: str) -> list[str]:
         name += f" = {one.folder.relative_to(runs)}"
     elif one.status is None and one.twins:
         name += f" (as {one.twins[0]})"
-    place = os.path.relpath(one.folder)
+    place = str(one.folder)
     if not one.finished:
         to = [] if runs == RUNS else [f"out={place}"]
         following = " ".join(["python launch/slurm.py", _path(f"{one.row.recipe}.yaml"), *to])

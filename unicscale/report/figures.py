@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unicscale.report import afterwards, radar
 from unicscale.report.curves import COLOURS, DENSITY, STYLE, canvas, curves
 from unicscale.report.story import Story, measured
 
@@ -136,6 +137,31 @@ KINDS = (
         "Course",
         "A new stage starts its own schedule. A dip in images/s is a save, an evaluation or a pause.",
         _course,
+    ),
+    Kind(
+        "radar.png",
+        "Gains over the best teacher",
+        "Relative, task by task; dashed: the best teacher of each. Further out is better, errors turned round.",
+        radar.radar,
+    ),
+    Kind(
+        "checkpoints.png",
+        "Scores over checkpoints",
+        "What `unicscale evaluate --over-checkpoints` measured of every checkpoint that was kept.",
+        afterwards.over_checkpoints,
+    ),
+    Kind(
+        "pairs.png",
+        "Pairs of tasks",
+        "A point for each run, numbered as in the legend; better is to the right and up.",
+        afterwards.pairs,
+    ),
+    Kind(
+        "spare.png",
+        "What can be spared",
+        "Linear probes after pruning weights and on few principal components: the change against the whole model. "
+        "Teachers are dashed.",
+        afterwards.spare,
     ),
     Kind(
         "time.png", "Time", "Host seconds of a step by phase; on a GPU, work of one phase may end in the next.", _time

@@ -12,7 +12,7 @@ from unicscale.errors import RecipeError, nearest
 from unicscale.evaluate.results.compare import DETAIL, NO_CONTEST, cell, published
 from unicscale.recipe import load, shipped
 from unicscale.recipe.difference import flat
-from unicscale.report.story import results_in
+from unicscale.report.story import results_in, scores_of
 from unicscale.report.table import Rows
 from unicscale.run.folder import RunFolder
 from unicscale.run.states import State
@@ -106,7 +106,7 @@ def gather(table: Table, runs: Path) -> list[Held]:
     return [
         Held(
             row=row, twins=same[row.recipe], folder=folder.root, status=states.get(folder.root),
-            scores=_scores(folder, row.model),
+            scores=scores_of(results_in(folder.evaluation), row.model or folder.root.name),
             published=next((printed[n]["scores"] for n in _names(row, same[row.recipe]) if n in printed), {}),
         )
         for row, folder in zip(table.rows, chosen, strict=True)
@@ -122,17 +122,6 @@ def _twins() -> dict[str, list[str]]:
     files = {str(f.relative_to(FOLDER).with_suffix("")): f for f in sorted(FOLDER.glob("*/*.yaml"))}
     contents = {name: flat(load(file, unset="keep")) | {"out": None} for name, file in files.items()}
     return {name: [n for n in files if n != name and contents[n] == contents[name]] for name in files}
-
-
-def _scores(run: RunFolder, model: str) -> dict[str, Any]:
-    """All that was measured of the run's own student, or of the model of that label; the last word counts."""
-    found: dict[str, Any] = {}
-    for held in results_in(run.evaluation).values():
-        students = [name for name, facts in held["models"].items() if not facts["teacher"]]
-        wanted = [model] if model else [run.root.name, "student"]
-        own = next((name for name in wanted if name in students), None)
-        found |= {score: row[own] for score, row in held["scores"].items() if own in row}
-    return found
 
 
 def filled(table: Table, held: Sequence[Held]) -> Rows:

@@ -75,6 +75,11 @@ class Story:
             total += max(0.0, end - began)
         return total / 3600
 
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Whatever was measured of its own student: score -> value, interval, and where teachers were, `gain`."""
+        return scores_of(self.results, self.folder.root.resolve().name)
+
     def at_the_end(self, term: str) -> float | None:
         """The mean of the last few records, as far as they are of the last stage."""
         held = [record[term] for record in self._of_last_stage(self.course.last) if _is_number(record.get(term))]
@@ -181,6 +186,19 @@ class Summary(BaseModel):
     models: dict[str, Told]
     scores: dict[str, dict[str, Mark]]
     gains: dict[str, Gained] = {}
+
+
+def scores_of(results: dict[str, dict[str, Any]], *labels: str) -> dict[str, dict[str, Any]]:
+    """Of the model of the first of these labels that stands in a file, or the demo's student; the last word counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for held in results.values():
+        students = [name for name, facts in held["models"].items() if not facts["teacher"]]
+        own = next((name for name in (*labels, "student") if name in students), None)
+        for score, row in held["scores"].items():
+            if own in row:
+                over = held.get("gains", {}).get(score, {}).get("gain", {}).get(own)
+                found[score] = row[own] | ({} if over is None else {"gain": over})
+    return found
 
 
 def _as_suite(demo: dict[str, Any]) -> dict[str, Any]:
