@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD
 from unicscale.recipe import sections
 
 
@@ -13,3 +14,5 @@ class Description(BaseModel):
     student: sections.Student
     projector: sections.Projector | None = None
     standardize: sections.Standardize = sections.Standardize()
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # what its pixels are normalised by
+    std: tuple[float, float, float] = IMAGENET_STD

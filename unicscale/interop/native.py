@@ -149,7 +149,8 @@ def _rebuild(
     with torch.no_grad():
         held.fill(student.state_dict())
     kept = description if student.projector is not None else description.model_copy(update={"projector": None})
-    return Opened(student, size, _statistics(statistics, description.standardize, dims_of(held.shapes)), kept)
+    told = _statistics(statistics, description.standardize, dims_of(held.shapes))
+    return Opened(student, size, told, kept, description.mean, description.std)
 
 
 def _match(shapes: Mapping[str, Tensor], student: Student, path: Path) -> None:
