@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from unicscale.commands import data, doctor, evaluation, jobs, paper, report, teachers, training
+from unicscale.commands import data, doctor, evaluation, export, jobs, paper, report, teachers, training
 from unicscale.errors import UserError
 from unicscale.ranks import stop
 from unicscale.ranks.terminal import settle, tell
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (training, data, teachers, evaluation, report, paper, jobs, doctor):
+for family in (training, data, teachers, evaluation, export, report, paper, jobs, doctor):
     family.register(app)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from unicscale.contracts import Widths
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Widths
 from unicscale.recipe import sections
 
 
@@ -15,3 +15,5 @@ class Description(BaseModel):
     projector: sections.Projector | None = None
     standardize: sections.Standardize = sections.Standardize()
     widths: dict[str, Widths] | None = None  # of the tokens it answers; None in older files, whose parameters tell
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # what its pixels are normalised by
+    std: tuple[float, float, float] = IMAGENET_STD

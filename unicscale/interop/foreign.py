@@ -108,7 +108,7 @@ def _opened(path: Path, weights: dict[str, Tensor], heads: int | None, mean: Col
         student.load_state_dict({name: t.float() for name, t in weights.items()})
     except (KeyError, RuntimeError, ValueError) as problem:
         raise CheckpointError(f"{path}: these are not the weights of a plain ViT: {problem}") from problem
-    return Opened(student, size, {}, Description(student=section), mean, std)
+    return Opened(student, size, {}, Description(student=section, mean=mean, std=std), mean, std)
 
 
 def _colour(said: Any, otherwise: Colour) -> Colour:

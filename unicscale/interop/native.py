@@ -169,7 +169,8 @@ def _rebuild(
     with torch.no_grad():
         held.fill(student.state_dict())
     kept = description if student.projector is not None else description.model_copy(update={"projector": None})
-    return Opened(student, size, _statistics(statistics, description.standardize, widths), kept)
+    told = _statistics(statistics, description.standardize, widths)
+    return Opened(student, size, told, kept, description.mean, description.std)
 
 
 def _answers(held: Held, projector: sections.Projector) -> bool:

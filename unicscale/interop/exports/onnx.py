@@ -1,0 +1,71 @@
+"""onnx: one graph for onnxruntime and all that reads its format."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from unicscale.interop.exports.target import Target, Wishes
+from unicscale.interop.exports.torch_export import program_of
+from unicscale.interop.opened import Opened
+
+FILE = "model.onnx"
+OPSET = 18
+
+
+class Onnx(Target):
+    """Any batch, any size that the patch divides; positions are resized inside it, as the student does."""
+
+    name, library, projectors, half_computes = "onnx", "onnx", True, True
+    needs = ("onnx", "onnxscript", "onnxruntime")
+
+    def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
+        """model.onnx, and model.onnx.data where it is larger than the format's one file may be."""
+        program, names = program_of(opened, wishes)
+        with quietly():
+            made = torch.onnx.export(
+                program, opset_version=OPSET, input_names=["images"], output_names=names, dynamo=True, verbose=False
+            )
+            assert made is not None
+            made.save(folder / FILE)
+
+    def use(self, opened: Opened, wishes: Wishes) -> str:
+        """`onnxruntime.InferenceSession`."""
+        cast = ".half()" if wishes.half else ""
+        rest = ""
+        if wishes.projectors:
+            teachers = list(opened.student.projector.teachers)  # type: ignore[union-attr]
+            rest = f"answers = dict(zip({teachers}, zip(found[2::2], found[3::2])))  # each teacher's own tokens\n"
+        return (
+            "import onnxruntime\n\n"
+            f'session = onnxruntime.InferenceSession("DIR/{FILE}", providers=["CPUExecutionProvider"])\n'
+            f'found = session.run(None, {{"images": images{cast}.numpy()}})\n'
+            f"summary, patches = found[:2]\n{rest}"
+        )
+
+    def note(self, opened: Opened) -> str:
+        """The opset."""
+        patch = opened.student.trunk.patch
+        return f"ONNX opset {OPSET}; the batch may change, and so may the sides, by multiples of {patch}."
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """The exporter prints what it is doing, in colours; what fails, it raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,53 @@
+"""torch: a program of torch.export, which runs without a line of ours and without timm."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+
+from unicscale.interop.exports.portable import Portable, probe
+from unicscale.interop.exports.target import Target, Wishes
+from unicscale.interop.opened import Opened
+
+FILE = "model.pt2"
+
+
+def program_of(opened: Opened, wishes: Wishes) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The traced student and the names of its outputs; any batch, any size that the patch divides."""
+    if wishes.half:
+        opened = copy.deepcopy(opened)
+        opened.student.half()
+    module = Portable(opened, projectors=wishes.projectors).eval().requires_grad_(False)
+    images, sides = probe(opened)
+    with torch.no_grad():
+        return torch.export.export(module, (images,), dynamic_shapes=(sides,), strict=False), module.names
+
+
+class TorchExport(Target):
+    """Positions are resized inside it, as the student does."""
+
+    name, library, projectors, half_computes = "torch", "torch", True, True
+
+    def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
+        """model.pt2."""
+        program, _ = program_of(opened, wishes)
+        torch.export.save(program, folder / FILE)
+
+    def use(self, opened: Opened, wishes: Wishes) -> str:
+        """`torch.export.load`."""
+        teachers = list(opened.student.projector.teachers) if wishes.projectors else []  # type: ignore[union-attr]
+        cast = ".half()" if wishes.half else ""
+        if not teachers:
+            return (
+                "import torch\n\n"
+                f'model = torch.export.load("DIR/{FILE}").module()\n'
+                f"summary, patches = model(images{cast})\n"
+            )
+        return (
+            "import torch\n\n"
+            f'model = torch.export.load("DIR/{FILE}").module()\n'
+            f"summary, patches, *rest = model(images{cast})\n"
+            f"answers = dict(zip({teachers}, zip(rest[::2], rest[1::2])))  # each teacher's own tokens, as guessed\n"
+        )

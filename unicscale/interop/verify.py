@@ -1,0 +1,166 @@
+"""An export is believed once a fresh process, with the target's own library, has given the student's tokens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unicscale.errors import CheckpointError
+from unicscale.interop.exports.target import Target, Wishes
+from unicscale.interop.opened import Opened
+from unicscale.student.trunk import Grid
+
+SECONDS = 1800
+READER = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+images, lines, out = sys.argv[1:]
+found = {}
+for size, batch in load_file(images).items():
+    names = {"images": batch}
+    with torch.no_grad():
+        exec(open(lines).read(), names)
+    said = {"": (names["summary"], names["patches"])} | {f"{k}.": v for k, v in dict(names.get("answers", {})).items()}
+    for teacher, pair in said.items():
+        for kind, tokens in zip(("summary", "patches"), pair):
+            found[f"{size}/{teacher}{kind}"] = torch.as_tensor(tokens).float().contiguous().clone()
+save_file(found, out)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far an export's tokens were from the student's, at one size."""
+
+    size: int
+    from_student: float  # largest, relative to the largest token
+    by_its_own_positions: float  # the same, had the student resized its positions as the target's library does
+    agrees: bool  # whether it is the same model at this size, not only the same weights
+
+
+def verify(target: Target, opened: Opened, wishes: Wishes, folder: Path) -> list[Difference]:
+    """Tokens at the student's own size and at another; CheckpointError where they are not the student's."""
+    images = probes(opened)
+    reference = _rounded(opened) if wishes.half else opened
+    ours = {size: tokens(reference, batch, wishes.projectors, target) for size, batch in images.items()}
+    theirs_would = {
+        size: tokens(reference, batch, wishes.projectors, target, its_positions=True) for size, batch in images.items()
+    }
+    found = _read(target, opened, wishes, folder, images)
+    limit = 3e-2 if wishes.half and target.half_computes else 1e-4
+    differences = []
+    for size in images:
+        plain, own = _largest(ours[size], found, size), _largest(theirs_would[size], found, size)
+        if not own <= limit:  # NaN is no agreement either
+            raise CheckpointError(
+                f"--to {target.name}: {target.library} reads this export, and gives other tokens at {size} pixels: "
+                f"{own:.1e} apart, {limit:.0e} is allowed.\n"
+                "  Nothing was kept. Please report it with the recipe: this is a mistake of unicscale."
+            )
+        differences.append(Difference(size, plain, own, plain <= limit))
+    return differences
+
+
+def probes(opened: Opened) -> dict[int, Tensor]:
+    """Noise, normalised: its own size, and one that is two patches larger, in batches of two and three."""
+    generator = torch.Generator().manual_seed(0)
+    size, patch = opened.size, opened.student.trunk.patch
+    return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in ((2, size), (3, size + 2 * patch))}
+
+
+@torch.no_grad()
+def tokens(
+    opened: Opened, images: Tensor, projectors: bool, target: Target, *, its_positions: bool = False
+) -> dict[str, Tensor]:
+    """What the student itself says; answers as the target gives them."""
+    trunk = opened.student.trunk
+    grid = (images.shape[-2] // trunk.patch, images.shape[-1] // trunk.patch)
+    with _positions(target, opened, grid) if its_positions and grid != trunk.grid else _nothing():
+        seen = opened.student.eval()(images)
+    said = {"summary": seen.features.summary, "patches": seen.features.patches}
+    if projectors:
+        for teacher, answer in seen.answers.items():
+            pair = opened.statistics.get(teacher) if target.name in ("onnx", "torch") else None
+            for number, kind in enumerate(("summary", "patches")):
+                said[f"{teacher}.{kind}"] = answer[number] if pair is None else pair[number].invert(answer[number])
+    return said
+
+
+@contextmanager
+def _positions(target: Target, opened: Opened, grid: Grid) -> Iterator[None]:
+    """The trunk with a table that was resized by the target's rule."""
+    trunk = opened.student.trunk
+    table, old = trunk.pos_embed, trunk.grid
+    lead, rest = table.detach().split([table.shape[1] - old[0] * old[1], old[0] * old[1]], dim=1)
+    resized = torch.cat([lead, target.positions(opened, rest, old, grid)], dim=1)
+    trunk.pos_embed, trunk.grid = nn.Parameter(resized, requires_grad=False), grid
+    try:
+        yield
+    finally:
+        trunk.pos_embed, trunk.grid = table, old
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _rounded(opened: Opened) -> Opened:
+    """The student whose weights went through fp16; a halved export is held against what it can hold."""
+    import copy
+
+    rounded = copy.deepcopy(opened)
+    rounded.student.half().float()
+    return rounded
+
+
+def _read(
+    target: Target, opened: Opened, wishes: Wishes, folder: Path, images: Mapping[int, Tensor]
+) -> dict[str, Tensor]:
+    with tempfile.TemporaryDirectory(prefix="unicscale-verify-") as place:
+        asked, lines, out = (Path(place, name) for name in ("images.safetensors", "lines.py", "found.safetensors"))
+        save_file({str(size): batch for size, batch in images.items()}, asked)
+        lines.write_text(target.use(opened, wishes).replace("DIR", str(folder.resolve())))
+        told = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # what it needs lies in the folder
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", READER, str(asked), str(lines), str(out)],
+                env=os.environ | told,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise CheckpointError(f"--to {target.name}: {target.library} has not read it in {SECONDS} s.") from None
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+            raise CheckpointError(
+                f"--to {target.name}: {target.library} does not read this export: {said[:300]}\n  Nothing was kept."
+            )
+        return load_file(out)
+
+
+def _largest(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], size: int) -> float:
+    worst = 0.0
+    for name, wanted in expected.items():
+        given = found.get(f"{size}/{name}")
+        if given is None or given.shape != wanted.shape:
+            return float("inf")
+        worst = max(worst, float((given - wanted.float()).abs().max() / wanted.float().abs().max().clamp(min=1)))
+    return worst
+
+
+def as_json(differences: list[Difference]) -> list[dict[str, Any]]:
+    """For the facts beside an export."""
+    return [asdict(one) for one in differences]
