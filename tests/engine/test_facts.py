@@ -1,4 +1,4 @@
-"""Engines keep their secret: who counts costs asks them, and nobody else looks at a parameter to guess which one runs."""
+"""Engines keep their secret: who counts costs asks them, and nobody else looks at a parameter to guess which it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns the student's tokens into a guess per teacher; a new projector is one file and one line here."""
+"""What turns the student's tokens into a guess per teacher; a new one is a file, and a section that names it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from torch import Tensor
 
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
-from unicscale.student.projector.ladder import Ladder
-from unicscale.student.projector.mlp import TopMLP
+from unicscale.recipe.building import build
 from unicscale.student.projector.rung import Projector, Rung
-from unicscale.student.projector.transformer import TransformerProjector
 
 __all__ = ["Projector", "Rung", "build_projector", "dims_of", "refuse_idle_blocks"]
 
-KINDS = {"ladder": Ladder, "mlp": TopMLP, "transformer": TransformerProjector}
 # of several linear layers in a row, the last one's rows are the teacher's width
 LINEAR = re.compile(
     r"projector\.rungs\.(?:\d+\.heads\.(?P<teacher>[^.]+)\.\w+\.fc(?P<number>\d+)|(?P<reader>[^.]+)\.fc)\.weight"
@@ -27,7 +24,7 @@ def build_projector(
     section: sections.Projector, *, width: int, depth: int, prefix: int, dims: dict[str, int]
 ) -> Projector:
     """The projector for teachers of `dims`; forward: all blocks' raw outputs -> dict[str, Features]."""
-    return KINDS[section.kind](section, width=width, depth=depth, prefix=prefix, dims=dims)
+    return build(section, width=width, depth=depth, prefix=prefix, dims=dims)
 
 
 def dims_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
