@@ -23,7 +23,8 @@ from unicscale.recipe.plan import Plan, PlannedStage
 from unicscale.recipe.sections import Source
 from unicscale.run.folder import RunFolder
 from unicscale.run.launches import note_plan
-from unicscale.run.metrics import Console, Log, open_mirrors
+from unicscale.run.metrics import Log
+from unicscale.run.mirrors import Console, Tracked, open_mirrors
 from unicscale.student.model import build_student
 from unicscale.student.trunk import check_size
 from unicscale.teacher.targets import Teachers
@@ -128,6 +129,6 @@ def open_log(recipe: Recipe, run: RunFolder, world: World, plan: Plan, progress:
     if not world.main:
         return Log(None, [])
     facts = note_plan(run, plan.steps)
-    mirrors = open_mirrors(recipe.track, run.root, facts["id"], recipe.model_dump(mode="json", by_alias=True))
+    mirrors = open_mirrors(recipe.track, Tracked(run.root, facts["id"], recipe.model_dump(mode="json", by_alias=True)))
     console = Console(plan.steps, progress.step, list(recipe.teachers))
     return Log(run.metrics, [console, *mirrors], launch=len(facts["launches"]))

@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib import import_module
 
 import typer
 
-from unicscale.commands import data, doctor, evaluation, export, jobs, paper, report, teachers, training
 from unicscale.errors import UserError
 from unicscale.ranks import stop
 from unicscale.ranks.terminal import settle, tell
+
+FAMILIES = (
+    "training",
+    "data",
+    "teachers",
+    "evaluation",
+    "export",
+    "report",
+    "paper",
+    "jobs",
+    "doctor",
+)  # in the order of --help
 
 app = typer.Typer(
     name="unicscale",
@@ -21,8 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (training, data, teachers, evaluation, export, report, paper, jobs, doctor):
-    family.register(app)
+for family in FAMILIES:
+    import_module(f"unicscale.commands.{family}").register(app)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from unicscale.contracts import Progress
 from unicscale.recipe.sections import Track
-from unicscale.run.metrics import Log, open_mirrors, to_numbers
+from unicscale.run.metrics import Log, to_numbers
+from unicscale.run.mirrors import Tracked, open_mirrors
 
 
 def test_terms_become_numbers_in_one_transfer() -> None:
@@ -45,7 +46,7 @@ def test_a_log_without_a_file_swallows_everything() -> None:
 def test_wandb_offline_keeps_the_run_id_and_needs_no_account(tmp_path: Path) -> None:
     track = Track.model_validate({"wandb": {"mode": "offline"}})
     for _ in range(2):  # a second launch goes on under the same id
-        mirrors = open_mirrors(track, tmp_path, "abc123", {"seed": 0})
+        mirrors = open_mirrors(track, Tracked(tmp_path, "abc123", {"seed": 0}))
         log = Log(tmp_path / "m.jsonl", mirrors)
         log.write(Progress(step=1, images=8), {"loss": torch.tensor(1.0)})
         log.close()

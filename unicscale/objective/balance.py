@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,12 +11,20 @@ from unicscale import rng
 from unicscale.errors import RecipeError
 from unicscale.ranks.world import World
 from unicscale.recipe import sections
+from unicscale.recipe.building import build
+
+Sources = list[list[str] | None]  # the teachers that each data set names; None: all of them
 
 
 class Balance(nn.Module):
     """All teachers weigh the same; subclasses say otherwise. State, where there is any, is in buffers."""
 
     per_token = False  # True: weights are asked per token, CLS first
+
+    @classmethod
+    def of(cls, section: Any, teachers: list[str], sources: Sources) -> Balance:
+        """What a recipe asks for, by these teachers on these data sets."""
+        return cls()
 
     def forward(self, losses: Tensor, key: tuple[int, int], index: Tensor, domain: Tensor | None) -> Tensor:
         """Losses (T, B) or (T, B, 1 + N), without graph -> weights that broadcast to them."""
@@ -32,6 +42,11 @@ class TeacherDropping(Balance):
         if not 0 <= p <= 1:
             raise RecipeError(f"loss.balance.p is {p}: a probability lies between 0 and 1.")
         self.p, self.per_token = p, per == "patch"
+
+    @classmethod
+    def of(cls, section: sections.TeacherDropping, teachers: list[str], sources: Sources) -> Balance:
+        """As the recipe says."""
+        return cls(section.p, section.per)
 
     def forward(self, losses: Tensor, key: tuple[int, int], index: Tensor, domain: Tensor | None) -> Tensor:
         """Draws are a function of (seed, step), the sample and the teacher (and the token): not of ranks."""
@@ -58,6 +73,11 @@ class ManualWeights(Balance):
         if not any(values):
             raise RecipeError("loss.balance.weights are all 0: nothing is left to learn from.")
         self.register_buffer("weights", torch.tensor(values), persistent=False)
+
+    @classmethod
+    def of(cls, section: sections.ManualWeights, teachers: list[str], sources: Sources) -> Balance:
+        """As the recipe says."""
+        return cls(section.weights, teachers)
 
     def forward(self, losses: Tensor, key: tuple[int, int], index: Tensor, domain: Tensor | None) -> Tensor:
         """The same for every image."""
@@ -88,6 +108,11 @@ class AdaLoss(Balance):
         self.register_buffer("running", torch.zeros(teachers))
         self.register_buffer("_sum", torch.zeros(teachers + 1, dtype=torch.float64), persistent=False)
 
+    @classmethod
+    def of(cls, section: sections.AdaLoss, teachers: list[str], sources: Sources) -> Balance:
+        """As the recipe says."""
+        return cls(len(teachers), section.momentum)
+
     def forward(self, losses: Tensor, key: tuple[int, int], index: Tensor, domain: Tensor | None) -> Tensor:
         """Statistics from before this step, so that micro-batches and ranks agree."""
         if self.training:
@@ -111,7 +136,7 @@ class OwnData(Balance):
 
     allowed: Tensor  # (domains, T)
 
-    def __init__(self, allowed: list[list[str] | None], teachers: list[str]) -> None:
+    def __init__(self, allowed: Sources, teachers: list[str]) -> None:
         super().__init__()
         unknown = sorted({name for names in allowed if names for name in names} - set(teachers))
         if unknown:
@@ -123,26 +148,17 @@ class OwnData(Balance):
         table = [[float(names is None or t in names) for t in teachers] for names in allowed]
         self.register_buffer("allowed", torch.tensor(table), persistent=False)
 
+    @classmethod
+    def of(cls, section: Any, teachers: list[str], sources: Sources) -> Balance:
+        """As the data sets say."""
+        return cls(sources, teachers)
+
     def forward(self, losses: Tensor, key: tuple[int, int], index: Tensor, domain: Tensor | None) -> Tensor:
         """(T, B) from each image's data set."""
         assert domain is not None, "own_data needs to know which data set each image came from"
         return self.allowed[domain].mT.to(losses.dtype)
 
 
-def build_balance(
-    section: sections.Balance, teachers: list[str], sources: list[list[str] | None] | None = None
-) -> Balance:
+def build_balance(section: sections.Balance, teachers: list[str], sources: Sources | None = None) -> Balance:
     """`sources`: the teachers each data set names, None for all of them."""
-    match section:
-        case sections.TeacherDropping():
-            return TeacherDropping(section.p, section.per)
-        case sections.ManualWeights():
-            return ManualWeights(section.weights, teachers)
-        case sections.RandomTeacher():
-            return RandomTeacher()
-        case sections.AdaLoss():
-            return AdaLoss(len(teachers), section.momentum)
-        case sections.OwnData():
-            return OwnData(sources or [None], teachers)
-        case _:
-            return Balance()
+    return build(section, teachers, sources or [None])

@@ -40,6 +40,12 @@ class Beton:
 
     reader = "beton"
 
+    @classmethod
+    def refuses(cls, path: str, resize: str) -> str:
+        """Folders."""
+        folder = f"a folder, which '{cls.reader}' does not read.\n  Pack it, or say reader: folder."
+        return folder if os.path.isdir(path) else ""
+
     def __init__(self, path: str, max_resolution: int = 0) -> None:
         self.path = path
         try:

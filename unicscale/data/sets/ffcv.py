@@ -104,6 +104,12 @@ class FFCV(Beton):
 
     reader = "ffcv"
 
+    @classmethod
+    def refuses(cls, path: str, resize: str) -> str:
+        """Folders, and every filter but one."""
+        slow = "FFCV resizes by area only.\n  Say resize: area, or reader: beton, which is slower but can both."
+        return super().refuses(path, resize) or (slow if resize == "bicubic" else "")
+
     def __init__(self, path: str, max_resolution: int = 0) -> None:
         super().__init__(path, max_resolution)
         self._own = threading.local()  # one thread's buffers

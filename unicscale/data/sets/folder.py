@@ -17,7 +17,12 @@ class Folder:
 
     reader = "folder"
 
-    def __init__(self, path: str) -> None:
+    @classmethod
+    def refuses(cls, path: str, resize: str) -> str:
+        """Files."""
+        return "" if os.path.isdir(path) else "a file, which 'folder' does not read.\n  Say reader: auto."
+
+    def __init__(self, path: str, max_resolution: int = 0) -> None:
         self.path = path
         self.files, self.classes, labels = listing(path)
         self.labels = labels

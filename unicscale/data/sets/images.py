@@ -9,19 +9,24 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from unicscale.data.sets.beton import Beton
-from unicscale.data.sets.folder import Folder
 from unicscale.data.views.crops import Crop
 from unicscale.errors import DataError
+from unicscale.recipe.building import imported
+from unicscale.recipe.sections.data import READERS
 
 
 class Images(Protocol):
-    """A numbered set of images; `image` may be called from several threads."""
+    """A numbered set of images; `image` may be called from several threads. Made of a path and the largest side."""
 
     path: str
     reader: str  # the name of the reader, as in a recipe
     labels: np.ndarray | None  # (n,) int64, where the set has them
     classes: list[str]  # their names, where the set has them
+
+    @classmethod
+    def refuses(cls, path: str, resize: str) -> str:
+        """Why it does not read this path, or not this way, and the way out; empty where it does."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -56,35 +61,34 @@ class CompiledImages(Images, Protocol):
 
 
 def open_images(path: str, reader: str = "auto", max_resolution: int = 0, resize: str = "auto") -> Images:
-    """Open a folder or a beton; `auto` takes the fastest reader that this machine and these wishes allow."""
-    if os.path.isdir(path):
-        if reader not in ("auto", "folder"):
-            raise DataError(f"{path}: a folder, which '{reader}' does not read.\n  Pack it, or say reader: folder.")
-        return Folder(path)
+    """Open a folder or a beton; `auto` takes the first reader that this machine and these wishes allow."""
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file or folder.")
-    if reader == "folder":
-        raise DataError(f"{path}: a file, which 'folder' does not read.\n  Say reader: auto.")
-    if reader == "ffcv" and resize == "bicubic":
-        raise DataError(
-            f"{path}: FFCV resizes by area only.\n  Say resize: area, or reader: beton, which is slower but can both."
-        )
-    if reader == "ffcv" and ffcv_missing():
-        raise DataError(f"{path}: reader 'ffcv' cannot run here: {ffcv_missing()}.\n  Say reader: beton.")
-    if reader == "ffcv" or (reader == "auto" and resize != "bicubic" and not ffcv_missing()):
-        from unicscale.data.sets.ffcv import FFCV
+    refusal = ""
+    for name in READERS if reader == "auto" else [reader]:
+        refusal = unfit(name, path, resize)
+        if not refusal:
+            return imported(READERS[name])(path, max_resolution)
+    raise DataError(f"{path}: {refusal}")
 
-        return FFCV(path, max_resolution)
-    return Beton(path, max_resolution)
+
+def unfit(reader: str, path: str, resize: str) -> str:
+    """Why this reader does not serve, and the way out; empty where it does."""
+    if missing(reader):
+        return f"reader '{reader}' cannot run here: {missing(reader)}.\n  Say reader: beton."
+    return imported(READERS[reader]).refuses(path, resize)
 
 
 @functools.cache
-def ffcv_missing() -> str:
-    """Why FFCV cannot be used here; empty where it can."""
-    if importlib.util.find_spec("ffcv") is None:
-        return "it is not installed"
+def missing(reader: str) -> str:
+    """Why a reader cannot be used here; empty where it can."""
     try:
-        import unicscale.data.sets.ffcv  # noqa: F401
+        imported(READERS[reader])
     except Exception as problem:  # a missing shared library, a numba without this numpy
         return f"{type(problem).__name__}: {str(problem).splitlines()[0]}"
     return ""
+
+
+def ffcv_missing() -> str:
+    """The same of FFCV, which also packs."""
+    return "it is not installed" if importlib.util.find_spec("ffcv") is None else missing("ffcv")

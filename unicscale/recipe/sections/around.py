@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
 from unicscale.recipe.sections.base import Count, Positive, Section
 
 
-class Wandb(Section):
+class Tracker(Section):
+    """Somebody who hears what metrics.jsonl records; a new one is such a section, and a line in Track."""
+
+    builds: ClassVar[str]
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is wanted at all."""
+        return True
+
+
+class Wandb(Tracker):
     """Mirrors metrics.jsonl; `auto` is online with an account, offline without."""
 
+    builds: ClassVar = "unicscale.run.mirrors:WandbMirror"
     project: str = "unicscale"
     entity: str | None = None
     mode: Literal["auto", "online", "offline", "off"] = "auto"
+
+    @property
+    def listens(self) -> bool:
+        """`off` keeps the section and its project."""
+        return self.mode != "off"
+
+
+class TensorBoard(Tracker):
+    """Event files under events/; `tensorboard: true` in a recipe."""
+
+    builds: ClassVar = "unicscale.run.mirrors:TensorBoardMirror"
 
 
 class Track(Section):
@@ -23,6 +46,12 @@ class Track(Section):
     every_steps: Count = 50
     wandb: Wandb | None = None
     tensorboard: bool = False
+
+    @property
+    def asked(self) -> list[Tracker]:
+        """Those who listen."""
+        sections = [value for _, value in self if isinstance(value, Tracker)]
+        return [one for one in sections if one.listens] + [TensorBoard()] * self.tensorboard
 
 
 class Save(Section):

@@ -6,10 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, Pixels, Section, Unit
+from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Section, Unit
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+# a new reader is a file and a line here; `auto` takes the first that can
+READERS = {
+    "folder": "unicscale.data.sets.folder:Folder",
+    "ffcv": "unicscale.data.sets.ffcv:FFCV",
+    "beton": "unicscale.data.sets.beton:Beton",
+}
 
 
 class Source(Section):
@@ -56,7 +62,7 @@ class Data(Section):
     val: list[str] = []
     images_per_step: Count
     micro_batch: Count | None = None  # images per rank and backward; less than its share accumulates gradients
-    reader: Literal["auto", "ffcv", "beton", "folder"] = "auto"
+    reader: Annotated[str, OneOf(["auto", *READERS])] = "auto"
     resize: Literal["auto", "area", "bicubic"] = "auto"
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     ahead: Count = 3  # batches decoded before they are asked for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -77,6 +77,7 @@ class TeacherSection(BaseModel):
 class Ladder(Section):
     """An MLP per teacher, token type and block, summed over blocks (the paper's)."""
 
+    builds: ClassVar = "unicscale.student.projector.ladder:Ladder"
     kind: Literal["ladder"] = "ladder"
     hidden: Count | None = None  # None: the student's width
     last_hidden: Count | None = None  # None: four times the student's width
@@ -89,6 +90,7 @@ class Ladder(Section):
 class MLP(Section):
     """Top block only: a linear layer behind 0..3 hidden layers (AM-RADIO is one of these)."""
 
+    builds: ClassVar = "unicscale.student.projector.mlp:TopMLP"
     kind: Literal["mlp"] = "mlp"
     hidden: Count | None = None  # None: four times the student's width
     layers: Annotated[int, Field(ge=0, le=3)] = 1
@@ -100,6 +102,7 @@ class MLP(Section):
 class TransformerProjector(Section):
     """One transformer block and a linear layer over [CLS | patches] (DUNE, arXiv:2503.14405)."""
 
+    builds: ClassVar = "unicscale.student.projector.transformer:TransformerProjector"
     kind: Literal["transformer"] = "transformer"
     blocks: Count = 1
     heads: Count | None = None
@@ -108,7 +111,9 @@ class TransformerProjector(Section):
 class NoProjector(Section):
     """None: the last block's tokens answer every teacher, whose widths must be the student's (Table H)."""
 
+    builds: ClassVar[str] = "unicscale.student.projector.none:NoProjector"
     kind: Literal["none"] = "none"
 
 
+# a new projector is a file, and a section here that names it
 Projector = Annotated[Ladder | MLP | TransformerProjector | NoProjector, Field(discriminator="kind")]

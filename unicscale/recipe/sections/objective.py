@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,7 @@ class Standardize(Section):
 class TeacherDropping(Section):
     """The worst-answered teacher always teaches; every other is dropped with probability p."""
 
+    builds: ClassVar = "unicscale.objective.balance:TeacherDropping.of"
     kind: Literal["teacher_dropping"] = "teacher_dropping"
     p: Unit = 0.5
     per: Literal["image", "patch"] = "image"
@@ -57,12 +58,14 @@ class TeacherDropping(Section):
 class NoBalance(Section):
     """All teachers weigh the same."""
 
+    builds: ClassVar = "unicscale.objective.balance:Balance.of"
     kind: Literal["none"] = "none"
 
 
 class ManualWeights(Section):
     """Fixed weights (Table K)."""
 
+    builds: ClassVar = "unicscale.objective.balance:ManualWeights.of"
     kind: Literal["manual"] = "manual"
     weights: dict[str, NonNegative]
 
@@ -70,12 +73,14 @@ class ManualWeights(Section):
 class RandomTeacher(Section):
     """One teacher per batch, drawn uniformly (Fukuda et al.)."""
 
+    builds: ClassVar = "unicscale.objective.balance:RandomTeacher.of"
     kind: Literal["random"] = "random"
 
 
 class AdaLoss(Section):
     """Weights inversely proportional to each loss's running mean."""
 
+    builds: ClassVar = "unicscale.objective.balance:AdaLoss.of"
     kind: Literal["adaloss"] = "adaloss"
     momentum: Unit = 0.01
 
@@ -83,9 +88,11 @@ class AdaLoss(Section):
 class OwnData(Section):
     """A data set names its teachers (DUNE): `data.train[].teachers`."""
 
+    builds: ClassVar = "unicscale.objective.balance:OwnData.of"
     kind: Literal["own_data"] = "own_data"
 
 
+# a new balance is a class in objective/, and a section here that names it
 Balance = Annotated[
     TeacherDropping | NoBalance | ManualWeights | RandomTeacher | AdaLoss | OwnData, Field(discriminator="kind")
 ]

@@ -1,4 +1,4 @@
-"""What turns the student's tokens into a guess per teacher; a new projector is one file and one line here."""
+"""What turns the student's tokens into a guess per teacher; a new one is a file, and a section that names it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from torch import Tensor
 from unicscale.contracts import Widths
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
-from unicscale.student.projector.ladder import Ladder
-from unicscale.student.projector.mlp import TopMLP
-from unicscale.student.projector.none import NoProjector
+from unicscale.recipe.building import build
 from unicscale.student.projector.rung import Projector, Rung
-from unicscale.student.projector.transformer import TransformerProjector
 
 __all__ = ["Projector", "Rung", "build_projector", "refuse_idle_blocks", "widths_of"]
 
-KINDS = {"ladder": Ladder, "mlp": TopMLP, "transformer": TransformerProjector, "none": NoProjector}
 # of several linear layers in a row, the last one's rows are the width of the teacher's tokens
 LINEAR = re.compile(
     r"projector\.rungs\.(?:\d+\.heads\.(?P<teacher>[^.]+)\.(?P<kind>\w+)\.fc(?P<number>\d+)"
@@ -30,7 +26,7 @@ def build_projector(
     section: sections.Projector, *, widths: Sequence[int], prefix: int, teachers: Mapping[str, Widths]
 ) -> Projector:
     """The projector for a student of these blocks; forward: all blocks' raw outputs -> dict[str, Features]."""
-    return KINDS[section.kind](section, widths=widths, prefix=prefix, teachers=teachers)
+    return build(section, widths=widths, prefix=prefix, teachers=teachers)
 
 
 def widths_of(weights: Mapping[str, Tensor]) -> dict[str, Widths]:

@@ -1,0 +1,129 @@
+"""Who repeats metrics.jsonl: the console, wandb, TensorBoard. A new one is a class here and its section in `track:`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from unicscale.recipe.building import build
+from unicscale.recipe.sections.around import TensorBoard, Track, Wandb
+
+
+class Mirror(Protocol):
+    """Anything that repeats what metrics.jsonl records."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """One record, already plain numbers."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        ...
+
+
+class Tracked(NamedTuple):
+    """The run, as a tracker wants to know it."""
+
+    folder: Path
+    id: str
+    recipe: dict[str, Any]
+
+
+def open_mirrors(track: Track, run: Tracked) -> list[Mirror]:
+    """Those that the recipe asks for, besides the console."""
+    return [build(section, run) for section in track.asked]
+
+
+class Console:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: int, done: int, teachers: list[str]) -> None:
+        self.steps, self.teachers, self.bar = steps, teachers, None
+        self.clock = time.monotonic()
+        self.first, self.seen = done, done
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                MofNCompleteColumn(),
+                BarColumn(bar_width=16),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            self.bar = Progress(*columns, transient=False)
+            self.task = self.bar.add_task("", total=steps, completed=done, said="")
+            self.bar.start()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Steps, images/s, ETA, loss per teacher."""
+        if "loss" not in record:
+            return
+        self.seen = record["step"]
+        rate = record.get("images_per_second")
+        losses = " ".join(f"{name} {record[f'loss/{name}']:.3f}" for name in self.teachers if f"loss/{name}" in record)
+        said = f"{f'{rate:.0f} img/s  ' if rate else ''}loss {record['loss']:.3f}  {losses}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.seen, said=said)
+        else:
+            print(f"step {self.seen}/{self.steps}  {self._left()}{said}", file=sys.stderr, flush=True)
+
+    def _left(self) -> str:
+        done = self.seen - self.first
+        if done <= 0:
+            return ""
+        seconds = (time.monotonic() - self.clock) / done * (self.steps - self.seen)
+        hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
+        return f"{hours}:{minutes:02d}:{int(seconds % 60):02d} left  "
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class WandbMirror:
+    """wandb hears what the JSONL records. Our own step is logged as a metric: wandb drops replayed steps otherwise."""
+
+    def __init__(self, section: Wandb, run: Tracked) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        mode = section.mode
+        if mode == "auto":
+            mode = "online" if wandb.api.api_key else "offline"
+        self.run = wandb.init(
+            project=section.project, entity=section.entity, mode=mode, dir=str(run.folder), id=run.id,
+            name=run.folder.name, resume="allow", config=run.recipe,
+        )  # fmt: skip
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """As it stands in the file."""
+        self.run.log({k: v for k, v in record.items() if isinstance(v, int | float)})
+
+    def close(self) -> None:
+        """wandb sends what it still holds."""
+        self.run.finish()
+
+
+class TensorBoardMirror:
+    """TensorBoard event files under events/."""
+
+    def __init__(self, section: TensorBoard, run: Tracked) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(run.folder / "events"))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Every number of the record."""
+        for name, value in record.items():
+            if isinstance(value, float):
+                self.writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """The file is whole."""
+        self.writer.close()
