@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kit import ranks
-from unicscale.contracts import Features
+from unicscale.contracts import Features, Widths
 from unicscale.objective.balance import AdaLoss
 from unicscale.objective.loss import distil
 from unicscale.objective.phi_s import PhiS
@@ -21,6 +21,8 @@ from unicscale.recipe import sections
 from unicscale.student.model import build_student
 
 IMAGES, STEPS, DIMS = 8, 3, {"a": 8, "b": 12}
+TEACHERS = {"a": Widths.of(8), "b": Widths.of(12), "dense": Widths(None, 4)}
+TOKENS = {"summary": (), "patches": (16,)}  # and what stands between images and channels
 Found = dict[str, Tensor]
 
 
@@ -28,20 +30,21 @@ def distilled(accumulation: int) -> Found:
     """Three steps of everything between pixels and gradients, on this rank's share."""
     world = World.start(sections.EngineSection(device="cpu"))
     section = sections.Student(arch="vit_tiny", patch=4, options={"embed_dim": 16, "depth": 3, "num_heads": 2})
-    student = build_student(section, sections.Ladder(), DIMS, 16).to_empty(device="cpu")
+    student = build_student(section, sections.Ladder(), TEACHERS, 16).to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             parameter.copy_(student.initial(name, parameter.shape, 1))
+    makes = {"summary": Standardizer, "patches": PhiS}
     standardizers = {
-        (n, kind): make(d) for n, d in DIMS.items() for kind, make in (("cls", Standardizer), ("patch", PhiS))
+        (n, kind): makes[kind](d) for n, wide in TEACHERS.items() for kind, d in wide._asdict().items() if d is not None
     }
-    balance, found = AdaLoss(len(DIMS), momentum=0.5), {}
+    balance, found = AdaLoss(len(TEACHERS), momentum=0.5), {}
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(step)
         images = torch.randn(IMAGES, 3, 16, 16, generator=generator)
         raw = {
-            n: Features(*(3 + torch.randn(*shape, d, generator=generator) for shape in ((IMAGES,), (IMAGES, 16))))
-            for n, d in DIMS.items()
+            n: {k: 3 + torch.randn(IMAGES, *TOKENS[k], d, generator=generator) for k, d in wide._asdict().items() if d}
+            for n, wide in TEACHERS.items()
         }
         weight, total, kept = torch.zeros(()), torch.zeros(()), []
         share = IMAGES // world.size // accumulation
@@ -50,18 +53,16 @@ def distilled(accumulation: int) -> Found:
             part, index = slice(first, first + share), 100 + torch.arange(first, first + share)
             student.set_draws((5, step), index)
             answers, targets = student(images[part]).answers, {}
-            for n in DIMS:
-                own = Features(raw[n].summary[part], raw[n].patches[part])
-                for kind, tokens in zip(("cls", "patch"), own, strict=True):
-                    standardizers[n, kind].observe(tokens)
-                targets[n] = Features(
-                    standardizers[n, "cls"].normalise(own.summary), standardizers[n, "patch"].normalise(own.patches)
-                )
+            for n, kinds in raw.items():
+                for kind, tokens in kinds.items():
+                    standardizers[n, kind].observe(tokens[part])
+                made = {kind: standardizers[n, kind].normalise(tokens[part]) for kind, tokens in kinds.items()}
+                targets[n] = Features(made.get("summary"), made.get("patches"))
             loss = distil(answers, targets, p=0.5, key=(5, step), index=index)
             ada = distil(answers, targets, balance=balance)
             (loss.sum + ada.total.detach()).backward()
             weight, total = weight + loss.weight, total + loss.sum.detach()
-            kept.append(torch.stack([loss.terms[f"keep/{n}"] for n in DIMS]) * share)
+            kept.append(torch.stack([loss.terms[f"keep/{n}"] for n in TEACHERS]) * share)
         update(list(standardizers.values()), 1 / (step + 1), world)
         balance.update(world)
         sums = world.all_sum(torch.cat([torch.stack([total, weight]), torch.stack(kept).sum(0)]))
@@ -146,3 +147,27 @@ def test_neither_ranks_nor_accumulation_change_anything(size: int, accumulation:
         for name, value in alone.items():
             error = (found[name] - value).norm() / value.norm().clamp(min=1e-12)
             assert error <= 1e-6, f"{name}: {error:.1e}"
+
+
+def turned(accumulation: int) -> Found:
+    """PHI-S over tokens whose variances are all but equal: nothing but the same bits gives the same rotation."""
+    world = World.start(sections.EngineSection(device="cpu"))
+    standardizer, found = PhiS(12), {}
+    for step in range(5):
+        tokens = 2 + torch.randn(IMAGES, 64, 12, generator=torch.Generator().manual_seed(step))
+        for part in tokens.tensor_split(world.size)[world.rank].tensor_split(accumulation):
+            standardizer.observe(part)
+        standardizer.update(1 / (step + 1), world)
+        found |= {f"{step}/{name}": t.clone() for name, t in standardizer.state_dict().items()}
+    standardizer.update(0.0, world)  # frozen: the fifth step enters the rotation, too
+    found |= {f"frozen/{name}": t.clone() for name, t in standardizer.state_dict().items()}
+    world.close()
+    return found
+
+
+@pytest.mark.parametrize(("size", "accumulation"), [(1, 2), (2, 1), (4, 2)])
+def test_phi_s_turns_the_targets_by_the_same_bits_on_any_number_of_ranks(size: int, accumulation: int) -> None:
+    alone = turned(1)
+    assert not torch.equal(alone["frozen/rotation"], alone["4/rotation"])
+    for found in ranks.run(size, turned, accumulation):
+        assert all(torch.equal(found[name], value) for name, value in alone.items())

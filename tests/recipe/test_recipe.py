@@ -70,6 +70,43 @@ BROKEN = {
     "empty": ("", "r.yaml is empty. A recipe starts with 'schema: 1'"),
     "comment only": ("# nothing\n", "r.yaml is empty."),
     "a list": ("- a\n- b\n", "r.yaml:1: a recipe is a mapping ('key: value' lines), this is a list."),
+    "angle of patches": (
+        GOOD.replace("loss: {", "loss: {patches: {angle: 1}, "),
+        "'loss.patches': angle is for summaries: it is measured against the cone of a teacher's summaries",
+    ),
+    "angle of standardised summaries": (
+        GOOD.replace("loss: {", "loss: {summary: {angle: 1}, "),
+        "loss.summary.angle wants summaries as they are: standardised ones have no cone, their mean is 0.",
+    ),
+    "angle against nothing": (
+        GOOD.replace("loss: {", "standardize: {kind: none}\nloss: {summary: {angle: 1}, "),
+        "loss.summary.angle: say how long the cone is estimated, standardize.freeze_after: 3000 steps",
+    ),
+    "two paces": (
+        GOOD + "standardize: {kind: running, patches: phi_s}\n",
+        "'standardize': running statistics move to the end of the run and the others are frozen",
+    ),
+    "no terms": (
+        GOOD.replace("loss: {", "loss: {patches: {mse: 0}, "),
+        "'loss.patches': all of them are 0: nothing is left to minimise",
+    ),
+    "token by token on two grids": (
+        GOOD.replace("p: 0.5", "per: patch").replace("loss: {", "loss: {grid: larger, "),
+        "'loss': balance.per: patch compares teachers token by token, on one grid: leave out grid: larger",
+    ),
+    "token by token without a summary": (
+        GOOD.replace("p: 0.5", "per: patch").replace("plugin: dino", "plugin: dino, tokens: [patches]"),
+        "loss.balance.per: patch compares teachers token by token, and teachers.a.tokens names one kind only.",
+    ),
+    "no tokens": (GOOD.replace("plugin: dino", "plugin: dino, tokens: []"), "'teachers.a.tokens': the list is empty"),
+    "a size twice": (
+        GOOD.replace("plugin: dino", "plugin: dino, resolution: [224, 224]"),
+        "'teachers.a.resolution': the list says something twice",
+    ),
+    "no weight": (
+        GOOD.replace("plugin: dino", "plugin: dino, weight: {summary: 0, patches: 0}"),
+        "'teachers.a.weight': summary and patches both weigh 0: leave the teacher out",
+    ),
     "not YAML": (GOOD.replace("teachers:", "teachers: ["), "not YAML:"),
     "unknown kind": (
         GOOD.replace("teacher_dropping", "teacher_droping"),
@@ -235,3 +272,21 @@ def test_odd_values_are_refused_in_words(tmp_path: Path, change: str, text: str 
         return
     refused = said(write(tmp_path, GOOD), change)
     assert text in refused and len(refused) < 1500
+
+
+def test_what_a_teacher_and_a_loss_may_say_of_tokens_reads_back_to_itself(tmp_path: Path) -> None:
+    more = "plugin: dino, tokens: [patches], weight: {patches: 2}, loss: {patches: {mse: 1}}, resolution: [224, 256]"
+    text = GOOD.replace("loss: {", "loss: {summary: {cosine: 1}, grid: larger, beta: 2.0, ")
+    text = text.replace("plugin: dino", more)
+    recipe = load(write(tmp_path, text + "standardize: {kind: phi_s, summary: none}\n"))
+    assert load(write(tmp_path, dump(recipe), "again.yaml")) == recipe
+    arguments = recipe.loss_arguments()
+    assert arguments["own"] == {"a": {"patches": {"mse": 1.0}}}
+    assert arguments["weights"] == {"a": {"summary": 1.0, "patches": 2.0}}
+    assert (arguments["summary"], arguments["patches"], arguments["beta"]) == ({"cosine": 1.0}, None, 2.0)
+
+
+def test_a_recipe_of_before_resolves_to_what_it_did(tmp_path: Path) -> None:
+    new = ("summary", "patches", "beta", "grid", "tokens", "weight", "norm", "bias")
+    resolved = dump(load(write(tmp_path, GOOD + "projector: {kind: mlp}\n")))
+    assert not [key for key in new if f"{key}:" in resolved]
