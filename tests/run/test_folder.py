@@ -202,3 +202,14 @@ def test_starting_over_in_an_empty_folder_sets_nothing_aside(tmp_path: Path) -> 
     folder = open_run(recipe(tmp_path / "run"))
     set_aside(folder)
     assert not list(folder.root.glob("before-*"))
+
+
+def test_what_cannot_be_written_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("old")
+    script = "import resource, sys; from pathlib import Path; from unicscale.run.folder import write_whole;"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); write_whole(Path(sys.argv[1]), 'x' * 1000)"
+    command = [sys.executable, "-c", script, str(tmp_path / "run.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "CheckpointError" in done.stderr and "run.json cannot be written: File too large." in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+    assert (tmp_path / "run.json").read_text() == "old"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from unicscale.contracts import Progress
+from unicscale.errors import CheckpointError
 from unicscale.recipe.sections import Track
 from unicscale.run.metrics import Log, to_numbers
 from unicscale.run.mirrors import Tracked, open_mirrors
@@ -37,6 +39,13 @@ def test_half_a_line_of_a_killed_launch_costs_the_next_one_nothing(tmp_path: Pat
         log.close()
         lines = file.read_text().splitlines()
         assert lines[:-1] == left.splitlines() and json.loads(lines[-1])["step"] == 2
+
+
+def test_a_full_disk_ends_the_run_in_words_and_its_checkpoint_is_intact() -> None:
+    log = Log(Path("/dev/full"), [])
+    with pytest.raises(CheckpointError, match=r"/dev/full cannot be written: No space left on device\.\n  The last"):
+        log.event({"step": 1})
+    log.close()
 
 
 def test_a_log_without_a_file_swallows_everything() -> None:

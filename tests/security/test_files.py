@@ -244,3 +244,17 @@ def test_a_rank_that_is_no_number_is_a_message_and_exit_2(tmp_path: Path) -> Non
         env=os.environ | {"RANK": "x", "WORLD_SIZE": "y"}, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert ran.returncode == 2 and "Traceback" not in ran.stderr
+
+
+def test_a_home_that_nobody_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unicscale.errors import TeacherError
+    from unicscale.teacher import files
+    from unicscale.teacher.importing import from_file
+
+    monkeypatch.setenv("UNICSCALE_CACHE", "~nosuchuser/cache")
+    with pytest.raises(TeacherError, match=r"would be ~nosuchuser/cache, and no such home is known here"):
+        files.folder()
+    with pytest.raises(TeacherError, match=r"'weights: ~nosuchuser/w.pth' does not exist"):
+        files.require(files.wanted("~nosuchuser/w.pth", None, None, "t"), "t")
+    with pytest.raises(TeacherError, match=r"~nosuchuser/a\.py does not exist"):
+        from_file("~nosuchuser/a.py:A")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -212,7 +213,8 @@ def parse(settings: list[str] | None) -> dict[str, Any]:
 def _absolute(weights: str) -> str:
     from unicscale.teacher.files import REMOTE
 
-    return weights if weights.startswith(REMOTE) or weights == "random" else str(Path(weights).expanduser().resolve())
+    elsewhere = weights.startswith(REMOTE) or weights == "random"
+    return weights if elsewhere else str(Path(os.path.expanduser(weights)).resolve())
 
 
 def _numbers(values: tuple[float, ...]) -> str:

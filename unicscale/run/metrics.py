@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unicscale.contracts import Loss, Progress
+from unicscale.errors import CheckpointError
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.run.mirrors import Mirror
@@ -32,6 +34,7 @@ class Log:
 
     def __init__(self, file: Path | None, mirrors: list[Mirror], launch: int = 0) -> None:
         torn = file is not None and not ends_whole(file)
+        self.file = file
         self.stream = open(file, "a", buffering=1) if file else None  # noqa: SIM115  (lives as long as the run)
         if self.stream is not None and torn:
             self.stream.write("\n")  # or the first record would join what the killed launch left, and be lost with it
@@ -51,7 +54,14 @@ class Log:
         """Anything else worth a line: evaluations, restarts, skipped steps."""
         if self.stream is None:
             return
-        self.stream.write(json.dumps(record) + "\n")
+        try:
+            self.stream.write(json.dumps(record) + "\n")
+        except OSError as problem:
+            self._drop()
+            raise CheckpointError(
+                f"{self.file} cannot be written: {problem.strerror}.\n"
+                "  The last checkpoint is intact: make room, and the same command goes on from it."
+            ) from None
         for mirror in list(self.mirrors):
             self._tell(mirror, lambda mirror=mirror: mirror.write(record))
 
@@ -74,7 +84,14 @@ class Log:
         for mirror in list(self.mirrors):
             self._tell(mirror, mirror.close)
         if self.stream:
-            self.stream.close()
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close the file; what its buffer still holds goes, if the disk takes it."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 class Tally:

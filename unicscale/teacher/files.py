@@ -18,7 +18,13 @@ REMOTE = ("http://", "https://", "hf:", "timm:")
 
 def folder() -> Path:
     """Where fetched weights lie: `$UNICSCALE_CACHE`, or ~/.cache/unicscale."""
-    return Path(os.environ.get("UNICSCALE_CACHE") or Path.home() / ".cache" / "unicscale").expanduser() / "teachers"
+    said = os.path.expanduser(os.environ.get("UNICSCALE_CACHE") or "~/.cache/unicscale")
+    if said.startswith("~"):  # a container's user without an entry, or a name that nobody has
+        raise TeacherError(
+            f"the cache of weights would be {said}, and no such home is known here.\n"
+            "  Set $UNICSCALE_CACHE to a folder that you can write."
+        )
+    return Path(said) / "teachers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def wanted(weights: str, official: Weights | None, bundled: Path | None, name: s
     source, _, sha256 = weights.partition("#sha256=")
     if source.startswith(REMOTE):
         return Wanted(folder() / file_name(source), source, sha256 or None)
-    return Wanted(Path(source).expanduser(), None, sha256 or None)
+    return Wanted(Path(os.path.expanduser(source)), None, sha256 or None)
 
 
 def file_name(url: str) -> str:

@@ -38,7 +38,7 @@ def from_entry_point(target: str, what: str, *, trusted: bool) -> Any:
 
 def from_file(adapter: str) -> Any:
     path, _, attribute = adapter.rpartition(":")
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))  # of a user nobody knows it stays as it is, and does not exist
     if not path or not attribute.isidentifier():
         raise TeacherError(f"'adapter: {adapter}' should read ./file.py:Class.")
     if not file.is_file():
@@ -123,7 +123,7 @@ def _import(target: str) -> None:
     threading.Thread(target=_watch, args=(threading.get_ident(),), daemon=True).start()
     path, _, attribute = target.rpartition(":")
     if path.endswith(".py"):
-        load_file(Path(path).expanduser(), attribute)
+        load_file(Path(os.path.expanduser(path)), attribute)
     else:
         _entry(target)
 
