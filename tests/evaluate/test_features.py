@@ -21,6 +21,7 @@ from tests.kit.measured import FAST
 from unicscale.commands.evaluation import evaluate, features
 from unicscale.contracts import Features
 from unicscale.data.once import open_eval, whole
+from unicscale.data.sets.decode import Undecodable, decode
 from unicscale.data.sets.folder import Folder
 from unicscale.errors import DataError, RecipeError
 from unicscale.evaluate.features import marks, progress, store
@@ -53,8 +54,8 @@ def test_two_evaluations_at_once_do_not_write_into_each_others_file(photos, tmp_
     out, begun = tmp_path / "cache" / "f.safetensors", []
 
     def with_another(images: torch.Tensor) -> Features:
-        if not begun:
-            begun.append(1)
+        begun.append(1)
+        if len(begun) == 3:  # the file is there, and the first batches are in it
             extract(colours, open_eval(str(photos), size=32, batch=5), out, dtype=torch.float32, world=World())
         return colours(images)
 
@@ -171,13 +172,19 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_model_is_opened(tmp
 # --- bombs ------------------------------------------------------------------------------------------------------------
 
 
-def png(width: int, height: int, kind: int = 0) -> bytes:
-    """A grey PNG whose rows are all zero: small, whatever it claims."""
+@pytest.mark.parametrize("kind", [0, 6])  # 16-bit grey, RGBA
+def test_an_image_that_would_fill_gigabytes_is_refused_by_its_header(kind):
+    with pytest.raises(Undecodable, match="13000x13000 pixels, more than"):
+        decode(png(13_000, 13_000, kind, bits=16 if kind == 0 else 8))
+
+
+def png(width: int, height: int, kind: int = 0, bits: int = 8) -> bytes:
+    """A PNG whose rows are missing: small, whatever it claims."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
 
-    head = width.to_bytes(4) + height.to_bytes(4) + bytes([8, kind, 0, 0, 0])
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes([bits, kind, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(0))) + chunk(b"IEND", b"")
 
 

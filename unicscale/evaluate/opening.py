@@ -13,8 +13,7 @@ from unicscale.errors import CheckpointError, RecipeError
 from unicscale.evaluate.features.marks import sha_of
 from unicscale.evaluate.lenders import Lender
 from unicscale.evaluate.terms import Subject
-from unicscale.interop.sources import resolved
-from unicscale.recipe.sections import TeacherSection
+from unicscale.interop.sources import frozen_section, resolved
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +27,11 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
     """The model, frozen, on the device; `given` says more of teachers by name: weights, size, plugin."""
     given = given or {}
     label, source = parted(model)
-    if source.startswith("teacher:"):
-        name = source.removeprefix("teacher:")
-        lender = Lender.of(name, given.get(name, {}))
-        return _of_frozen(label or source, name, lender.section, device, lenders={name: lender})
-    if source.startswith("timm:"):
-        stated = {"plugin": "timm", "model": source.removeprefix("timm:"), **given.get(source, {})}
-        return _of_frozen(label or source, source, TeacherSection.model_validate(stated), device, lenders={})
+    if (frozen := frozen_section(source)) is not None:
+        name, section = frozen
+        lender = Lender.of(name, {**section, **given.get(name, {})})
+        counts = source.startswith("teacher:")
+        return _of_frozen(label or source, lender, device, teacher=counts)
     from unicscale.interop.loading import both
 
     path, opened = _read(source)
@@ -79,16 +76,14 @@ def with_teachers(models: list[str], given: dict[str, dict[str, Any]]) -> tuple[
     return [*models, *(f"teacher:{name}" for name in more)], merged
 
 
-def _of_frozen(
-    label: str, name: str, section: TeacherSection, device: torch.device, *, lenders: Mapping[str, Lender]
-) -> Subject:
+def _of_frozen(label: str, lender: Lender, device: torch.device, *, teacher: bool) -> Subject:
     from unicscale.teacher.frozen import open_frozen
 
-    frozen = open_frozen(name, section).to(device)
+    frozen = open_frozen(lender.name, lender.section).to(device)
     of = frozen.spec
     return Subject(
         label, frozen, frozen, sha_of(frozen), of.size, of.patch,
-        teacher=bool(lenders), tokens=of.tokens, lenders=lenders,
+        teacher=teacher, tokens=of.tokens, lenders={lender.name: lender} if teacher else {},
     )  # fmt: skip
 
 

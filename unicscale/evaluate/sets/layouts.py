@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 from unicscale.errors import DataError
 from unicscale.evaluate.sets import own
 from unicscale.evaluate.sets.files import Files
+from unicscale.evaluate.sets.lists import read_json, read_mat, read_pickle
 from unicscale.evaluate.sets.pairs import Pairs, mask, metres
 
 # --- ImageNet and its relatives -------------------------------------------------------------------
@@ -53,7 +51,7 @@ def imagenet_classes(data: Path) -> list[str]:
         if (root / split).is_dir():
             return sorted(p.name for p in (root / split).iterdir() if p.is_dir())
         note = root / f"{split}.beton.json"
-        if note.is_file() and (classes := json.loads(note.read_text()).get("classes")):
+        if note.is_file() and (classes := read_json(note).get("classes")):
             return list(classes)
     listed = root / "classes.txt"
     if listed.is_file():
@@ -68,8 +66,8 @@ def cog(level: int) -> Callable[[Path, str], Files]:
     """A level of CoG by its two official list files (pickles that may hold nothing but lists, texts and arrays)."""
 
     def read(root: Path, split: str) -> Files:
-        concepts = sorted(_plain_pickle(root / "cog_levels_mapping_file.pkl")[level - 1])
-        lists = _plain_pickle(root / "cog_concepts_split_file.pkl")
+        concepts = sorted(read_pickle(root / "cog_levels_mapping_file.pkl")[level - 1])
+        lists = read_pickle(root / "cog_concepts_split_file.pkl")
         files, labels = [], []
         for number, concept in enumerate(concepts):
             here = sorted(str(name).strip("/\\") for name in lists[concept]["train" if split == "train" else "test"])
@@ -78,22 +76,6 @@ def cog(level: int) -> Callable[[Path, str], Files]:
         return Files(root / "images", files, labels, concepts)
 
     return read
-
-
-class _Plain(pickle.Unpickler):
-    """Refuses everything but numpy arrays of plain values."""
-
-    allowed = {"_reconstruct", "ndarray", "dtype", "scalar", "OrderedDict", "_frombuffer"}
-    modules = {"numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy._core.numeric", "collections"}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in self.modules and name in self.allowed:
-            return super().find_class(module, name)
-        raise DataError(f"a list file of CoG asks for {module}.{name}: it is not what it says it is, and was not read")
-
-
-def _plain_pickle(path: Path) -> Any:
-    return _Plain(io.BytesIO(path.read_bytes())).load()
 
 
 # --- transfer: through torchvision where it knows the set -----------------------------------------
@@ -128,6 +110,9 @@ def aircraft(root: Path, split: str) -> Any:
 def cars(root: Path, split: str) -> Any:
     from torchvision.datasets import StanfordCars
 
+    here = root / "stanford_cars"
+    read_mat(here / "devkit" / "cars_meta.mat")  # first by ourselves: within bounds, and a damaged one is named
+    read_mat(here / ("devkit/cars_train_annos.mat" if split == "train" else "cars_test_annos_withlabels.mat"))
     return StanfordCars(str(root), split)
 
 
@@ -140,11 +125,9 @@ def dtd(root: Path, split: str) -> Any:
 
 def flowers(root: Path, split: str) -> Files:
     """By its two lists; train and valid are one."""
-    from scipy.io import loadmat
-
     here = root / "flowers-102"
-    labels = loadmat(str(here / "imagelabels.mat"))["labels"][0] - 1
-    held = loadmat(str(here / "setid.mat"))
+    labels = read_mat(here / "imagelabels.mat")["labels"][0] - 1
+    held = read_mat(here / "setid.mat")
     names = ("trnid", "valid") if split == "train" else ("tstid",)
     numbers = np.concatenate([held[name][0] for name in names])
     return Files(root, [here / "jpg" / f"image_{n:05d}.jpg" for n in numbers], labels[numbers - 1])
@@ -159,6 +142,7 @@ def pets(root: Path, split: str) -> Any:
 def food(root: Path, split: str) -> Any:
     from torchvision.datasets import Food101
 
+    read_json(root / "food-101" / "meta" / f"{split}.json")  # first by ourselves: a damaged one is named
     return Food101(str(root), split)
 
 
@@ -190,7 +174,7 @@ def inat(year: int) -> Callable[[Path, str], Files]:
     """The official annotation files; the validation set is the test set, as in the paper."""
 
     def read(root: Path, split: str) -> Files:
-        held = json.loads((root / f"{'train' if split == 'train' else 'val'}{year}.json").read_text())
+        held = read_json(root / f"{'train' if split == 'train' else 'val'}{year}.json")
         files = {image["id"]: root / image["file_name"] for image in held["images"]}
         pairs = [(files[one["image_id"]], one["category_id"]) for one in held["annotations"]]
         names = [str(c["name"]) for c in sorted(held.get("categories", []), key=lambda c: c["id"])]
