@@ -118,7 +118,7 @@ def _sizes(target: Target, opened: Opened, differences: Sequence[Difference]) ->
     if any(not d.agrees for d in differences):
         said += (
             f"\n\nAway from {opened.size} pixels {target.library} resizes the positions by another rule than the "
-            "student learnt with; the weights are the same. `unicscale export --size` exports for another size, "
+            "student learnt with; the weights are the same. `unicscale export --size` makes one for another size, "
             "`--to onnx`, `torch` and `safetensors` agree at every size."
         )
     return said

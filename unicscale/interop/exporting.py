@@ -18,11 +18,12 @@ from unicscale.errors import CheckpointError
 from unicscale.interop import native
 from unicscale.interop.card import card, licence_of
 from unicscale.interop.exports.target import Target, Wishes
+from unicscale.interop.loading import EXPORT
 from unicscale.interop.opened import Opened
 from unicscale.interop.origin import Origin
 from unicscale.interop.verify import Difference, as_json, verify
 
-FACTS, SUMS, CARD = "export.json", "SHA256SUMS", "README.md"
+FACTS, SUMS, CARD = EXPORT, "SHA256SUMS", "README.md"
 
 
 def export(
@@ -43,6 +44,7 @@ def export(
             "target": target.name,
             "source": origin.source,
             "size": opened.size,
+            "heads": opened.student.trunk.blocks[0].attn.num_heads,
             "half": wishes.half,
             "projectors": wishes.projectors,
             "verified": as_json(differences),

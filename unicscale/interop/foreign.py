@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
 from torch import Tensor
 
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD
 from unicscale.errors import CheckpointError
 from unicscale.interop import hf_names, native
 from unicscale.interop.description import Description
-from unicscale.interop.measured import trunk_of, without_first_position
+from unicscale.interop.measured import DINOV2, trunk_of, without_first_position
 from unicscale.interop.opened import Colour, Opened
 from unicscale.student.model import Student
 from unicscale.teacher.weights import read as read_safely
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-DINOV2 = (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."), ("register_tokens", "reg_token"))
 
 
 def is_foreign(path: Path) -> bool:
@@ -29,6 +30,12 @@ def is_foreign(path: Path) -> bool:
     if path.suffix != ".safetensors" or native.describes(path):
         return False
     return "pos_embed" in read_safely(path, CheckpointError)
+
+
+def heads_said(facts: Path) -> int | None:
+    """The number of attention heads in the facts beside an export: no tensor shows it."""
+    said = _json(facts).get("heads")
+    return said if isinstance(said, int) else None
 
 
 def read(path: Path) -> Opened:
@@ -43,7 +50,7 @@ def read(path: Path) -> Opened:
     read_config = _timm if "architecture" in config else _transformers
     try:
         weights, heads, mean, std = read_config(path, config, state)
-    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as problem:
         raise CheckpointError(f"{path / 'config.json'}: not a config of a plain ViT: {problem!r}") from problem
     return _opened(path, weights, heads, mean, std)
 
@@ -52,26 +59,13 @@ Said = tuple[dict[str, Tensor], int | None, Colour, Colour]
 
 
 def _timm(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Said:
-    import timm
-
     said = config.get("pretrained_cfg") or config
-    known = timm.create_model  # the architecture's own number of heads, where the config does not change it
-    arguments = config.get("model_args") or {}
-    heads = arguments.get("num_heads")
-    if heads is None:
-        heads = _heads_of(known, str(config["architecture"]))
-    return _timm_names(state), heads, _colour(said.get("mean"), IMAGENET_MEAN), _colour(said.get("std"), IMAGENET_STD)
-
-
-def _heads_of(create: Callable[..., Any], architecture: str) -> int | None:
-    import torch
-
-    with torch.device("meta"):
-        try:
-            model = create(architecture, pretrained=False)
-            return int(model.blocks[0].attn.num_heads)
-        except (RuntimeError, AttributeError, TypeError, IndexError):
-            return None
+    heads = (config.get("model_args") or {}).get("num_heads")
+    if heads is None:  # the architecture's own
+        with torch.device("meta"):
+            heads = timm.create_model(str(config["architecture"]), pretrained=False).blocks[0].attn.num_heads
+    mean, std = _colour(said.get("mean"), IMAGENET_MEAN), _colour(said.get("std"), IMAGENET_STD)
+    return _timm_names(state), int(heads), mean, std
 
 
 def _transformers(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Said:

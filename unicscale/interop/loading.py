@@ -21,6 +21,9 @@ from unicscale.teacher.frozen import open_frozen
 __all__ = ["Model", "both", "load", "read"]
 
 
+EXPORT = "export.json"  # marks an export's folder
+
+
 def load(
     source: str | Path,
     projectors: bool = False,
@@ -69,8 +72,12 @@ def _read(path: Path, projectors: bool) -> Opened:
             f"'{path}' is neither a file nor a folder here. A teacher is written 'teacher:NAME'; "
             "`unicscale teachers list` names them."
         )
-    if foreign.is_foreign(path):
+    if (path / EXPORT).is_file() and (only := list(path.glob("*.pth"))):  # DINOv2's layout, or the authors'
+        opened = unic.read(only[0], foreign.heads_said(path / EXPORT))
+    elif foreign.is_foreign(path):
         opened = foreign.read(path)
+    elif (path / EXPORT).is_file() and not (path / "model.safetensors").is_file():
+        raise CheckpointError(f"{path}: this export is a program, no student; README.md beside it says how it runs.")
     elif path.is_dir() or path.suffix == ".safetensors":
         opened = native.read(path, projectors=projectors)
     else:

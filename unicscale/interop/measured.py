@@ -11,6 +11,8 @@ from unicscale.recipe import sections
 from unicscale.student.trunk import Trunk, build_trunk
 
 HEAD_WIDTH = 64  # per attention head, in every released model
+# DINOv2's names and timm's, where they differ
+DINOV2 = (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."), ("register_tokens", "reg_token"))
 SWIGLU = "vit_giant_patch14_dinov2"  # timm's only plain ViT with such layers
 
 

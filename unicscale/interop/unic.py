@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unicscale.contracts import Widths
 from unicscale.errors import CheckpointError
 from unicscale.interop.description import Description
-from unicscale.interop.measured import trunk_of, without_first_position
+from unicscale.interop.measured import DINOV2, trunk_of, without_first_position
 from unicscale.interop.opened import Opened
 from unicscale.objective.standardize import Standardizer
 from unicscale.recipe import sections
@@ -30,12 +30,13 @@ NOT_AS_RELEASED = (LookupError, RuntimeError, StopIteration, ValueError, TypeErr
                    ArithmeticError, CheckpointError)  # fmt: skip
 
 
-def read(path: str | Path) -> Opened:
-    """The student with its ladder, if the file has one, and the teachers' statistics."""
+def read(path: str | Path, heads: int | None = None) -> Opened:
+    """The student with its ladder, if the file has one, and the teachers' statistics; `heads` where they are known."""
     content = read_safely(path, CheckpointError)
     state = state_of(content, path)
     try:
-        student, size, description = _student(state)
+        heads = heads or getattr(content.get("args"), "num_heads", None)  # our exports say it, the authors never
+        student, size, description = _student(state, heads)
     except NOT_AS_RELEASED as problem:
         raise CheckpointError(f"{path}: this is not a UNIC checkpoint as released: {problem}") from problem
     try:
@@ -72,7 +73,9 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             ours = structure[teacher, kind, block][int(layer)]
             renamed[f"projector.rungs.{block}.heads.{teacher}.{kind}.{ours}.{leaf}"] = tensor
         elif name.startswith("encoder.") and not name.endswith("mask_token"):
-            inner = name.removeprefix("encoder.").replace("register_tokens", "reg_token")
+            inner = name.removeprefix("encoder.")
+            for theirs, ours in DINOV2:
+                inner = inner.replace(theirs, ours)
             block_name = BLOCK.fullmatch(inner)
             renamed["trunk." + (f"blocks.{block_name[1]}.{block_name[2]}" if block_name else inner)] = tensor
     return renamed
@@ -96,11 +99,11 @@ def _structure(state: Mapping[str, Tensor]) -> dict[tuple[str, str, str], dict[i
     return found
 
 
-def _student(state: dict[str, Tensor]) -> tuple[Student, int, Description]:
+def _student(state: dict[str, Tensor], heads: int | None) -> tuple[Student, int, Description]:
     weights = rename(state)
     if "encoder.register_tokens" in state:
         without_first_position(weights)
-    trunk, section, size = trunk_of(weights)
+    trunk, section, size = trunk_of(weights, heads)
     projector = _ladder(weights, _structure(state), trunk.widths, trunk.prefix)
     student = Student(trunk, projector).to_empty(device="cpu")
     student.load_state_dict(weights)

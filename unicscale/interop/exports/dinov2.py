@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unicscale.interop.exports.plain import dinov2_layout, plain
-from unicscale.interop.exports.target import Target, Wishes, resized_by_size, stored
+from unicscale.interop.exports.target import Target, Wishes, resized_by_size, save_through, stored
 from unicscale.interop.opened import Opened
 from unicscale.student.trunk import Grid, resize_positions
 
@@ -23,7 +23,8 @@ class DinoV2(Target):
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """One .pth of tensors."""
         plain(opened, self.name)
-        torch.save(stored(dinov2_layout(opened), wishes.half), folder / FILE)
+        state = stored(dinov2_layout(opened), wishes.half)
+        save_through(folder / FILE, lambda stream: torch.save(state, stream))
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """The teacher plug-in's reader, to which DINOv2's files are official."""

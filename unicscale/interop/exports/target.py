@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,6 +68,17 @@ class Target(ABC):
 def stored(tensors: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
     """As they go into a file: whole, on the host, in fp16 where asked."""
     return {n: (t.half() if half else t).detach().cpu().contiguous() for n, t in tensors.items()}
+
+
+def save_through(path: Path, save: Callable[[BinaryIO], None]) -> None:
+    """torch's zip writer, by a stream of ours: of a full disk it says `unexpected pos`, the stream says what happened."""
+    try:
+        with path.open("wb") as stream:
+            save(stream)
+    except RuntimeError as problem:
+        if isinstance(problem.__context__, OSError):
+            raise problem.__context__ from None
+        raise
 
 
 def resized_by_size(table: Tensor, old: Grid, new: Grid, *, antialias: bool) -> Tensor:

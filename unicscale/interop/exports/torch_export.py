@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from unicscale.interop.exports.portable import Portable, probe
-from unicscale.interop.exports.target import Target, Wishes
+from unicscale.interop.exports.target import Target, Wishes, save_through
 from unicscale.interop.opened import Opened
 
 FILE = "model.pt2"
@@ -33,7 +33,7 @@ class TorchExport(Target):
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """model.pt2."""
         program, _ = program_of(opened, wishes)
-        torch.export.save(program, folder / FILE)
+        save_through(folder / FILE, lambda stream: torch.export.save(program, stream))  # type: ignore[arg-type]
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`torch.export.load`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from unicscale.contracts import Features
 from unicscale.errors import CheckpointError
 from unicscale.interop.exports.plain import dinov2_layout, plain
-from unicscale.interop.exports.target import Target, Wishes, stored
+from unicscale.interop.exports.target import Target, Wishes, save_through, stored
 from unicscale.interop.opened import Opened
 from unicscale.objective.standardize import EPS, Unchanged
 from unicscale.recipe.sections import SHORT_NAMES
@@ -38,7 +38,12 @@ class Unic(Target):
             model |= {f"module.lp.{name}": t for name, t in ladder(opened, self.name).items()}
         arch = next((n for n, shape in SHORT_NAMES.items() if shape == (told.width, told.depth, told.heads)), "other")
         said = argparse.Namespace(
-            arch=arch, patch_size=told.patch, drop_path_rate=0.0, image_size=told.size, teachers=list(opened.statistics)
+            arch=arch,
+            patch_size=told.patch,
+            drop_path_rate=0.0,
+            image_size=told.size,
+            teachers=list(opened.statistics),
+            num_heads=told.heads,
         )
         content = {
             "model": stored(model, wishes.half),
@@ -46,7 +51,7 @@ class Unic(Target):
             "epoch": 0,
             "args": said,
         }
-        torch.save(content, folder / FILE)
+        save_through(folder / FILE, lambda stream: torch.save(content, stream))
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """Our reader of the authors' files."""
