@@ -1,30 +1,41 @@
-"""Any vision transformer of Hugging Face's transformers, described by its config.json."""
+"""Any image encoder of Hugging Face's transformers, described by its config.json."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any
 
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, TeacherSpec
+from unicscale_teachers import hf_config
+from unicscale_teachers.asked import Measured, first_line, measure
+
+from unicscale.contracts import Features, TeacherSpec, Weights
 from unicscale.errors import TeacherError
 from unicscale.teacher import Teacher, TeacherOptions, entry
 
-# what a file may hold around the encoder: a classifier, a text tower
-AROUND = re.compile(r"classifier\.|text_model\.|text_projection|visual_projection|logit_(scale|bias)|lm_head|pooler\.")
-WRAPPERS = re.compile(r"^(vit|dinov2|dinov2_with_registers|dinov3_vit|siglip|model)\.")
+# what a file may hold around the encoder: a classifier, a text tower, a decoder
+AROUND = re.compile(
+    r"(\w*classifier|text_model|text_projection|visual_projection|logit_(scale|bias)|lm_head|pooler|decoder|head)\b"
+)
+VIDEO = ("videomae", "vivit", "timesformer", "vjepa2")
+Triple = tuple[float, float, float]
 
 
 class Options(TeacherOptions):
     config: str | dict[str, Any]
-    """The folder of a config.json (preprocessor_config.json beside it is read too), or what stands in it."""
+    """A folder with config.json (preprocessor_config.json beside it is read too), ORG/REPO, or what stands in it."""
+    mean: Triple | None = None
+    """Of the pixels in 0..1, where no preprocessor_config.json says it."""
+    std: Triple | None = None
+    """Their deviation."""
     licence: str = "as its model card states it"
     """Goes into model cards."""
 
 
 class HuggingFace(Teacher):
-    """A vision transformer of transformers: `last_hidden_state`; without a CLS the pooled output sums up."""
+    """An encoder of transformers: CLS or the pooled output, and the tokens or the map of its last layer."""
 
     api_version = 1
     Options = Options
@@ -35,48 +46,122 @@ class HuggingFace(Teacher):
             "image_size": 32, "patch_size": 8,
         }
     }  # fmt: skip
-
-    def config(self, options: Options) -> dict[str, Any]:
-        """The vision part of the configuration."""
-        if isinstance(options.config, dict):
-            whole = options.config
-        else:
-            file = Path(options.config).expanduser()
-            file = file / "config.json" if file.is_dir() else file
-            if not file.is_file():
-                raise TeacherError(f"'config: {options.config}': {file} does not exist.")
-            whole = json.loads(file.read_text())
-        return whole.get("vision_config", whole)
+    names: frozenset[str] = frozenset()  # of the module, once it is built
 
     def spec(self, options: Options) -> TeacherSpec:
-        config, mean, std = self.config(options), IMAGENET_MEAN, IMAGENET_STD
-        beside = Path(str(options.config)).expanduser() / "preprocessor_config.json"
-        if isinstance(options.config, str) and beside.is_file():
-            pixels = json.loads(beside.read_text())
-            mean, std = tuple(pixels.get("image_mean", mean)), tuple(pixels.get("image_std", std))
-        return TeacherSpec(
-            config["hidden_size"], config["patch_size"], config["image_size"], mean, std, options.licence
-        )
+        held = hf_config.read(options.config)
+        measured, kinds = _measured(json.dumps(held, sort_keys=True, default=str))
+        mean, std = options.mean, options.std
+        if mean is None or std is None:
+            mean, std = hf_config.normalisation(options.config, kinds)
+        hub = isinstance(options.config, str) and hf_config.is_hub_id(options.config)
+        weights = Weights(f"hf:{str(options.config).replace('@', '/model.safetensors@')}") if hub else None
+        return measured.spec(mean, std, options.licence, weights=weights)
 
     def build(self, options: Options) -> Any:
-        try:
-            from transformers import AutoConfig, AutoModel
-        except ImportError as problem:
-            raise TeacherError(
-                "the `hf` teacher needs transformers: `uv pip install 'unicscale[export]'`."
-            ) from problem
-        config = dict(self.config(options))
-        return AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
+        held = hf_config.read(options.config)
+        which = _measured_class(json.dumps(held, sort_keys=True, default=str))
+        module = _entered(list(_makers(hf_config.configuration(held)))[which]())
+        self.names = frozenset(module.state_dict())
+        return module
 
     def rename(self, state: dict[str, Any]) -> dict[str, Any]:
-        return {WRAPPERS.sub("", n): t for n, t in entry(state).items() if not AROUND.match(WRAPPERS.sub("", n))}
+        """The entries of this encoder, wherever the file keeps it; what stands around it is left out."""
+        held = entry(state)
+        inside = _inside(held, self.names)
+        return {n: t for n, t in inside.items() if n in self.names or not AROUND.match(n)}
 
     def forward(self, module: Any, images: Any) -> Features:
-        own_size = images.shape[-1] == module.config.image_size
-        # DINOv2 and DINOv3 interpolate by themselves and take no such argument
-        asked = {} if own_size or module.config.model_type.startswith("dino") else {"interpolate_pos_encoding": True}
-        said = module(pixel_values=images, **asked)
-        count = (images.shape[-2] // module.config.patch_size) * (images.shape[-1] // module.config.patch_size)
-        tokens = said.last_hidden_state  # (B, prefix + N, D)
-        prefix = tokens.shape[1] - count
-        return Features(tokens[:, 0] if prefix else said.pooler_output, tokens[:, prefix:])
+        return module(images)
+
+
+def _inside(held: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The entries below the prefix under which most of the module's names are found, without it; or with it before."""
+    wanted = max(names, key=lambda name: (name.count("."), name), default="")
+    prefixes = {name[: -len(wanted)] for name in held if name == wanted or name.endswith(f".{wanted}")}
+    known = [sum(prefix + name in held for name in names) for prefix in sorted(prefixes)]
+    if known and max(known):
+        prefix = sorted(prefixes)[known.index(max(known))]
+        return {name.removeprefix(prefix): t for name, t in held.items() if name.startswith(prefix)}
+    outer = {name.partition(".")[0] for name in names}
+    added = f"{next(iter(outer))}." if len(outer) == 1 else ""  # the file leaves out the one name that wraps all
+    return {added + name: t for name, t in held.items()}
+
+
+def _makers(whole: Any) -> Iterator[Any]:
+    """The ways to the encoder of a configuration, the plainest first."""
+    from transformers import AutoBackbone, AutoModel
+
+    vision = hf_config.tower(whole)
+    if vision.model_type == "vit_mae":
+        vision.mask_ratio = 0.0  # a teacher sees everything
+    yield lambda: AutoModel.from_config(vision)
+    yield lambda: AutoBackbone.from_config(vision)
+    parent = str(vision.model_type).removesuffix("_vision_model")
+    if vision is whole and parent != vision.model_type:  # some are known only as a part of what they belong to
+        yield lambda: _child_of(parent, vision)
+    yield lambda: _child(AutoModel.from_config(whole), vision)
+
+
+def _child_of(parent: str, vision: Any) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    whole = AutoConfig.for_model(parent)
+    whole.vision_config = vision
+    return _child(AutoModel.from_config(whole), vision)
+
+
+def _child(parent: Any, vision: Any) -> Any:
+    """The outermost module of a larger model that this configuration describes."""
+    for module in parent.modules():
+        if getattr(module, "config", None) is vision:
+            return module
+    raise ValueError(f"no part of {type(parent).__name__} is its image encoder")
+
+
+def _entered(module: Any) -> Any:
+    from unicscale_teachers.hf_tokens import tokens
+
+    module.forward = partial(tokens, module, module.forward)  # the one entry that sharded modules allow
+    return module
+
+
+@lru_cache(maxsize=64)
+def _asked(config: str) -> tuple[int, Measured, tuple[str, ...]]:
+    """Which way to the encoder answers with tokens, and what it says of itself."""
+    import torch
+
+    whole = _configuration(config)
+    vision = hf_config.tower(whole)
+    kinds = (vision.model_type, whole.model_type)
+    if vision.model_type in VIDEO:
+        raise TeacherError(f"'{vision.model_type}' sees films and not images: it has no tokens of one.")
+    refusals = []
+    for number, make in enumerate(_makers(whole)):
+        try:
+            with torch.device("meta"):
+                module = _entered(make()).eval()
+            return number, measure(module, hf_config.native(vision), f"transformers' '{vision.model_type}'"), kinds
+        except TeacherError as problem:
+            refusals.append(str(problem))
+        except Exception as problem:  # whatever a foreign class trips over
+            refusals.append(f"transformers cannot build '{vision.model_type}': {first_line(problem)}")
+    # of several refusals, the one of a class that could be built says most
+    raise TeacherError(next((said for said in refusals if "cannot build" not in said), refusals[0]))
+
+
+def _configuration(config: str) -> Any:
+    try:
+        import transformers  # noqa: F401
+    except ImportError as problem:
+        raise TeacherError("the `hf` teacher needs transformers: `uv pip install 'unicscale[export]'`.") from problem
+    return hf_config.configuration(json.loads(config))
+
+
+def _measured(config: str) -> tuple[Measured, tuple[str, ...]]:
+    _, measured, kinds = _asked(config)
+    return measured, kinds
+
+
+def _measured_class(config: str) -> int:
+    return _asked(config)[0]

@@ -1,27 +1,43 @@
-"""Any ViT that timm knows, by its name; DINOv3 and SigLIP 2 are such."""
+"""Any model that timm knows, by its name; DINOv3, SigLIP 2 and others are such."""
 
 from __future__ import annotations
 
+import inspect
+import json
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
+
+from unicscale_teachers.asked import Measured, first_line, measure
 
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, TeacherSpec, Weights
 from unicscale.errors import TeacherError
 from unicscale.teacher import Teacher, TeacherOptions, entry
 
+# where a constructor takes them, other sizes than the native one are understood
+ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False, "dynamic_mask": True}
+
 
 class Options(TeacherOptions):
     model: str = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
     """An architecture of timm, with or without the tag of its weights."""
+    layer: int | list[int] = -1
+    """Which block or stage, counted from the end where negative; several are put together."""
+    combine: Literal["concat", "mean"] = "concat"
+    """How several layers are put together; maps of several stages go onto the finest grid among them."""
+    pooled: bool = False
+    """The head's pooled vector as summary, even where there is a CLS."""
     settings: dict[str, Any] = {}
     """Further arguments of timm.create_model."""
 
 
 class Timm(Teacher):
-    """A ViT of timm: positions are interpolated as timm does it; without a CLS the pooled token is the summary."""
+    """A model of timm: CLS or the head's pooled vector, and the last map; what it takes is asked of it on meta."""
 
     api_version = 1
     Options: ClassVar[type[TeacherOptions]] = Options
     licence = "as timm states it"
+    norm: ClassVar[bool] = True  # the map after the final norm, where one stands before the head
+    summary: ClassVar[bool] = True
     small = {
         "model": "vit_tiny_patch16_224",
         "settings": {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "patch_size": 8},
@@ -33,41 +49,89 @@ class Timm(Teacher):
 
     def spec(self, options: Any) -> TeacherSpec:
         """Asked of timm itself, so this imports it."""
-        import torch
-        from timm.models import get_pretrained_cfg
-
-        known = get_pretrained_cfg(self.model(options))
-        if known is None:
-            raise TeacherError(
-                f"timm knows no model '{self.model(options)}': `timm.list_models(pretrained=True)` does."
-            )
-        with torch.device("meta"):
-            module = self.build(options)
-        grid, patch = module.patch_embed.grid_size[0], module.patch_embed.patch_size[0]
-        weights = Weights(f"timm:{self.model(options)}") if known.has_weights else None
-        return TeacherSpec(
-            module.embed_dim, patch, grid * patch, _three(known.mean), _three(known.std), known.license or self.licence,
+        name = self.model(options)
+        known = _known(name)
+        weights = Weights(f"timm:{name}") if known.has_weights else None
+        return self.measured(options).spec(
+            _three(known.mean, name), _three(known.std, name), known.license or self.licence,
             citation=", ".join(known.paper_ids or ()), weights=weights,
         )  # fmt: skip
 
-    def build(self, options: Any) -> Any:
-        import timm
+    def measured(self, options: Any) -> Measured:
+        """Widths and sizes, asked once a process."""
+        return _measured(type(self), options.model_dump_json())
 
-        name = self.model(options).partition(".")[0]
-        module = timm.create_model(name, num_classes=0, dynamic_img_size=True, **options.settings)
-        if not hasattr(module, "num_prefix_tokens") or not hasattr(module, "patch_embed"):
-            raise TeacherError(f"timm's '{name}' is no ViT: it has no tokens to learn from.")
-        setattr(module, "forward", module.forward_features)  # noqa: B010  the one entry that sharded modules allow
+    def build(self, options: Any) -> Any:
+        from unicscale_teachers.timm_tokens import Wanted, tokens
+
+        module = _create(self.model(options), options.settings)
+        layer = getattr(options, "layer", -1)
+        wanted = Wanted(
+            tuple(layer) if isinstance(layer, list) else (layer,), getattr(options, "combine", "concat"),
+            getattr(options, "pooled", False), self.norm, self.summary,
+        )  # fmt: skip
+        # the one entry that sharded modules allow
+        module.forward = partial(tokens, module, wanted)
         return module
 
     def rename(self, state: dict[str, Any]) -> dict[str, Any]:
-        return {name: t for name, t in entry(state).items() if not name.startswith("head.")}
+        return entry(state)
+
+    def leaves_out(self, options: Any) -> tuple[str, ...]:
+        """The classifier, by the names that timm gives it."""
+        heads = _known(self.model(options)).classifier or ()
+        return tuple(f"{name}." for name in ((heads,) if isinstance(heads, str) else heads))
 
     def forward(self, module: Any, images: Any) -> Features:
-        tokens = module(images)  # (B, prefix + N, D)
-        prefix = module.num_prefix_tokens
-        summary = tokens[:, 0] if prefix else module.forward_head(tokens, pre_logits=True)
-        return Features(summary, tokens[:, prefix:])
+        return module(images)
+
+
+@lru_cache(maxsize=64)
+def _measured(kind: type[Timm], options: str) -> Measured:
+    import torch
+
+    plugin, said = kind(), kind.Options.model_validate_json(options)
+    name = plugin.model(said)
+    with torch.device("meta"):
+        module = plugin.build(said).eval()
+    size = said.settings.get("img_size") or _known(name).input_size[-1]  # type: ignore[attr-defined]
+    if not isinstance(size, int):
+        raise TeacherError(f"'settings.img_size: {size}': teachers are shown square images; give one number.")
+    return measure(module, size, f"timm's '{name}'")
+
+
+def _known(name: str) -> Any:
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(name)
+    if known is None:
+        raise TeacherError(f"timm knows no model '{name}': `timm.list_models(pretrained=True)` does.")
+    return known
+
+
+def _create(name: str, settings: dict[str, Any]) -> Any:
+    """timm's model without its classifier."""
+    import timm
+
+    architecture = name.partition(".")[0]
+    _known(name)
+    try:
+        return timm.create_model(architecture, num_classes=0, **{**_any_size(architecture), **settings})
+    except Exception as problem:  # settings of a recipe go into constructors of every kind
+        with_ = f" with settings {json.dumps(settings, default=str)}" if settings else ""
+        raise TeacherError(f"timm cannot build '{name}'{with_}: {first_line(problem)}") from problem
+
+
+@lru_cache(maxsize=256)
+def _any_size(architecture: str) -> dict[str, bool]:
+    """Those of ANY_SIZE that the architecture's constructor takes."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        kind = type(timm.create_model(architecture, num_classes=0))
+    takes = inspect.signature(kind.__init__).parameters
+    return {key: value for key, value in ANY_SIZE.items() if key in takes}
 
 
 class SizedTimm(Timm):
@@ -138,6 +202,8 @@ class SigLip2(SizedTimm):
     models = {"base": (768, 16, 224), "large": (1024, 16, 256), "so400m": (1152, 14, 224), "giant": (1536, 16, 256)}
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def _three(values: Any, name: str) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise TeacherError(f"timm's '{name}' sees {len(values)} channels; teachers are shown three.")
     red, green, blue = values
     return red, green, blue
