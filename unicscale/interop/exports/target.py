@@ -71,7 +71,7 @@ def stored(tensors: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
 
 
 def save_through(path: Path, save: Callable[[BinaryIO], None]) -> None:
-    """torch's zip writer, by a stream of ours: of a full disk it says `unexpected pos`, the stream says what happened."""
+    """torch's zip writer by a stream of ours: of a full disk it says `unexpected pos`, the stream what happened."""
     try:
         with path.open("wb") as stream:
             save(stream)
