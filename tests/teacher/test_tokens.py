@@ -14,7 +14,7 @@ from unicscale import interop
 from unicscale.contracts import TeacherSpec, Widths
 from unicscale.errors import RecipeError, TeacherError, UserError
 from unicscale.evaluate.opening import open_subject
-from unicscale.evaluate.tasks.zero_shot import which
+from unicscale.evaluate.tasks.borrowed import which
 from unicscale.recipe import load
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher.described import describe
