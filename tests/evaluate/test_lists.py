@@ -11,7 +11,6 @@ from unicscale.errors import DataError
 from unicscale.evaluate.sets.catalogue import open_split
 from unicscale.evaluate.sets.lists import read_pickle
 
-
 LISTS = [
     (tiny_sets.flowers, "flowers", "flowers/flowers-102/setid.mat"),
     (tiny_sets.cars196, "cars196", "cars196/stanford_cars/devkit/cars_train_annos.mat"),
