@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,18 +16,19 @@ from unicscale.contracts import Batch, Progress
 from unicscale.data.loader import Loader, open_loader
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.interop import loading as interop
+from unicscale.interop.starting import enough, introduce
 from unicscale.objective.balance import Balance, build_balance
 from unicscale.objective.pairs import refuse_unfit
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
-from unicscale.recipe.plan import Plan, PlannedStage
+from unicscale.recipe.plan import Plan, PlannedStage, share
 from unicscale.recipe.sections import Source
 from unicscale.run.folder import RunFolder
 from unicscale.run.launches import note_plan
 from unicscale.run.metrics import Log
 from unicscale.run.mirrors import Console, Tracked, open_mirrors
 from unicscale.student.model import build_student
-from unicscale.student.trunk import check_size
+from unicscale.student.trunk.batch_norm import refuse_lone_images
 from unicscale.teacher.targets import Teachers
 
 SETS_APART = 1 << 40  # sample numbers of different data sets must not draw the same numbers
@@ -68,9 +70,11 @@ def survey(recipe: Recipe, world: World) -> Loader:
     refuse_unfit(recipe.loss, recipe.standardize, recipe.teachers, widths)
     trunk = build_student(recipe.student, recipe.projector, widths, recipe.stages[0].size_list[0]).trunk
     sizes = sorted({size for stage in recipe.stages for size in stage.size_list})
-    for size in sizes:
-        check_size(size, trunk.patch)
+    trunk.check_stages([stage.size_list for stage in recipe.stages])
+    refuse_lone_images(trunk, share(recipe.data.images_per_step, world.size, recipe.data.micro_batch)[0])
     stages.refuse_lost_starts(recipe.stages)
+    if recipe.student.init and not checkpoint.committed(Path(recipe.out) / "checkpoints"):
+        world.on_main(lambda: len(enough(recipe.student, trunk, recipe.teachers).values))
     Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=sizes, world=world)
     return world.together(
         lambda: open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)
@@ -93,6 +97,7 @@ def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Pa
     )
     size = max(plan.stages[progress.stage].sizes)  # the stage that the checkpoint was in, not the one it leads to
     student = build_student(recipe.student, recipe.projector, Teachers.widths_of(recipe.teachers), size)
+    introduce(student, recipe.student, recipe.teachers, resumed=found is not None)
     engine = build_engine(
         recipe.engine, student, seed=recipe.seed, world=world, micro_batches=loader.micro_batches, size=size
     )
@@ -121,7 +126,7 @@ def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Pa
 
 def weights_at(path: str) -> dict[str, Tensor]:
     """The parameters a stage may start from: a run's, a checkpoint's, an export's, or an official UNIC file's."""
-    return {name: parameter.detach() for name, parameter in interop.read(path).student.named_parameters()}
+    return {name: value.detach() for name, value in interop.read(path).student.state_dict().items()}
 
 
 def open_log(recipe: Recipe, run: RunFolder, world: World, plan: Plan, progress: Progress) -> Log:

@@ -75,7 +75,7 @@ def loop(parts: Parts, phase: Phases) -> None:
             del guess, loss  # their graph would keep this stage's student alive while the next one's is built
         phase("optimizer")
         lr, momentum = plan.lr(progress.step), plan.momentum(progress.step)
-        norm = engine.step(lr, tally.weight)
+        norm = engine.step(lr, tally.weight, trunk_rests=plan.trunk_rests(progress.step))
         streak.see(norm)
         teachers.update(momentum)
         parts.balance.update(world)

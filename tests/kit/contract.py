@@ -22,8 +22,20 @@ from unicscale.student.model import Student, build_student
 IMAGES, SIZE, PATCH = 8, 16, 8
 LR = 3e-4
 DIMS = {"a": 10, "b": 14}
-# widths that four ranks do not divide evenly
-ARCH = {"embed_dim": 36, "depth": 2, "num_heads": 2}
+STRIDE = {"output_stride": PATCH, "depths": [1, 1, 1, 1]}
+STUDENTS = {
+    # widths that four ranks do not divide evenly
+    "plain": {"arch": "vit_tiny", "patch": PATCH, "options": {"embed_dim": 36, "depth": 2, "num_heads": 2}},
+    "rope": {
+        "arch": "vit_tiny_patch16_dinov3_qkvb", "patch": PATCH,
+        "options": {"embed_dim": 40, "depth": 2, "num_heads": 2, "init_values": 0.1},
+    },
+    "maps": {"arch": "convnext_atto", "options": STRIDE | {"dims": [10, 14, 18, 36], "ls_init_value": 0.1}},
+    "batch_norm": {
+        "arch": "resnet10t",
+        "options": {"output_stride": PATCH, "channels": [10, 14, 18, 36], "stem_width": 8, "zero_init_last": False},
+    },
+}  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -34,6 +46,7 @@ class Case(NamedTuple):
     checkpointing: str = "none"
     accumulation: int = 1
     options: tuple[tuple[str, Any], ...] = ()
+    student: str = "plain"
 
     def section(self) -> sections.EngineSection:
         return sections.EngineSection(
@@ -50,8 +63,8 @@ class Trace(NamedTuple):
     last: dict[str, Tensor]  # all pieces after the last step
 
 
-def student(size: int = SIZE) -> Student:
-    section = sections.Student(arch="vit_tiny", patch=PATCH, drop_path=0.2, options=ARCH)
+def student(kind: str = "plain", size: int = SIZE) -> Student:
+    section = sections.Student.model_validate({"drop_path": 0.2} | STUDENTS[kind])
     return build_student(section, sections.Ladder(), DIMS, size)
 
 
@@ -72,7 +85,13 @@ def targets(step: int, size: int = SIZE) -> dict[str, Features]:
 
 
 def one_step(
-    engine: Engine, world: World, step: int, accumulation: int, size: int = SIZE, poison: bool = False
+    engine: Engine,
+    world: World,
+    step: int,
+    accumulation: int,
+    size: int = SIZE,
+    poison: bool = False,
+    trunk_rests: bool = False,
 ) -> tuple:
     """The loop of train.py, on numbers that depend on the step alone."""
     share = IMAGES // world.size
@@ -91,7 +110,7 @@ def one_step(
         engine.backward(numerator, last=last)
         weight += loss.weight
         total += numerator.detach()
-    norm = engine.step(LR, weight)
+    norm = engine.step(LR, weight, trunk_rests=trunk_rests)
     sums = world.all_sum(torch.stack([total, weight]))
     return (sums[0] / sums[1]).item(), norm.item()
 
@@ -101,7 +120,8 @@ def whole(engine: Engine, world: World) -> dict[str, Tensor]:
 
 
 def open_engine(case: Case, world: World, seed: int = 3) -> Engine:
-    return build_engine(case.section(), student(), seed=seed, world=world, micro_batches=case.accumulation, size=SIZE)
+    model = student(case.student)
+    return build_engine(case.section(), model, seed=seed, world=world, micro_batches=case.accumulation, size=SIZE)
 
 
 def open_fused(case: Case, world: World) -> Engine:
@@ -164,9 +184,23 @@ def poisoned(world: World, cases: list[Case]) -> list[dict[str, Any]]:
     return found
 
 
+def rested(world: World, cases: list[Case]) -> list[list[dict[str, Tensor]]]:
+    """What lies there before, after two steps in which the trunk rests, and after one more."""
+    found = []
+    for case in cases:
+        engine = open_engine(case, world)
+        seen = [whole(engine, world)]
+        for step in range(3):
+            one_step(engine, world, step, case.accumulation, trunk_rests=step < 2)
+            if step > 0:
+                seen.append(whole(engine, world))
+        found.append(seen)
+    return found
+
+
 def watch_overlap(engine: Any) -> list[bool]:
     """Filled when the engine opens the next time: whether weights of before are still in memory then."""
-    old, opens, found = weakref.ref(engine.student.trunk.pos_embed), engine._open, []
+    old, opens, found = weakref.ref(next(engine.student.trunk.parameters())), engine._open, []
 
     def opened(student: Student) -> None:
         found.append(old() is not None)

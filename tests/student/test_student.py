@@ -202,7 +202,7 @@ def test_a_stem_of_convolutions_gives_the_same_grid_and_starts_as_torch_fills_co
             "cannot build .*patch 14 is not a power of two",
         ),
         ({"arch": "vit_bose"}, 32, "'vit_bose' is neither vit_tiny, .* Did you mean 'vit_base'?"),
-        ({"arch": "resnet18"}, 32, "student.* 'resnet18'"),
+        ({"arch": "resnet18", "registers": 4}, 32, "student.registers is for ViTs; 'resnet18'"),
         ({"arch": "vit_small", "patch": 14}, 225, "225 is not a multiple of the patch, 14. .* 224 or 238"),
         ({"arch": "vit_small", "options": {"width": 4}}, 32, "student: timm cannot build 'vit_small' .*width"),
         ({"arch": "vit_small", "options": {"num_heads": 7}}, 32, "student: timm cannot build 'vit_small'"),

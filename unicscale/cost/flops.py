@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unicscale.cost.meta import measured
 from unicscale.engine.units import LADDER, stacks
+from unicscale.student.trunk import Trunk
+from unicscale.student.trunk.plain import PlainViT
 
 
 def encoder(module: nn.Module, patches: int, tokens: int) -> int:
@@ -33,11 +36,15 @@ def convolutions(module: nn.Module) -> list[nn.Conv2d]:
     return [one for one in module.modules() if isinstance(one, nn.Conv2d)]
 
 
-def trained(trunk: nn.Module, patches: int, tokens: int) -> int:
+def trained(trunk: Trunk, size: int) -> int:
     """Forward and backward, which is twice the forward, except that no pixel wants a gradient.
 
     Flash attention computes its scores again in backward; that is its own affair, and not counted.
     """
+    if type(trunk) is not PlainViT:
+        return measured(trunk, size).flops
+    patches = (size // trunk.patch) ** 2
+    tokens = trunk.prefix + patches
     first, *rest = convolutions(trunk)
     pixels = 2 * patches * first.weight.numel() * math.prod(math.prod(one.stride) for one in rest)
     return 3 * encoder(trunk, patches, tokens) - pixels

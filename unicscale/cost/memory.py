@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from unicscale.cost.flops import width_of
+from unicscale.cost.meta import ROOT, measured
 from unicscale.cost.shapes import Shapes, largest, numbers
 from unicscale.engine import engine_of
 from unicscale.engine.facts import Trained
 from unicscale.engine.units import units
 from unicscale.recipe.sections import Data, EngineSection, TeacherSection
+from unicscale.student.trunk import Trunk
+from unicscale.student.trunk.plain import PlainViT
 
 # of a block, per token and width: its input, two norms' outputs, q k v, attention's output, the middle, and the MLP's
 # hidden layer before and after GELU: 1 + 2 + 3 + 1 + 1 + 4 + 4
@@ -60,18 +63,28 @@ def teachers(
 def activations(shapes: Shapes, size: int, checkpointing: str, *, fused: bool = False) -> dict[str, int]:
     """What one image keeps until backward, and what backward works with on top; bytes."""
     trunk, small, tokens = shapes.trunk, shapes.small, shapes.tokens(size)
-    block = BLOCK * trunk.width * tokens * small
     # fused, only what stands before GELU is kept, whether or not the ladder is to be recomputed
     rungs = [rung(unit, tokens, 1 if fused else 2) * small for unit in units(shapes.projector)]
     each = [one.widths for one in shapes.teachers.values()]
     answers = LOSS * sum((w.summary or 0) + (tokens - trunk.prefix) * (w.patches or 0) for w in each)
     of_blocks, of_ladder = checkpointing in ("blocks", "full"), checkpointing in ("ladder", "full")
-    kept = trunk.depth * (trunk.width * tokens * small if of_blocks else block)
     return {
-        "activations, student": kept + (block if of_blocks else 0) + 3 * size**2 * small,
+        "activations, student": of_trunk(trunk, size, of_blocks) * small + 3 * size**2 * small,
         "activations, ladder": max(rungs) if of_ladder and not fused else sum(rungs),
         "activations, loss": answers,
     }
+
+
+def of_trunk(trunk: Trunk, size: int, recomputed: bool) -> int:
+    """Numbers of one image that the trunk keeps, and what the largest unit works with where units are recomputed."""
+    if type(trunk) is PlainViT:
+        one = trunk.width * (trunk.prefix + (size // trunk.patch) ** 2)
+        return trunk.depth * one + BLOCK * one if recomputed else trunk.depth * BLOCK * one
+    found = measured(trunk, size)
+    if not recomputed:
+        return sum(found.kept.values())
+    of_units = [number for unit, number in found.kept.items() if unit != ROOT]
+    return found.kept.get(ROOT, 0) + found.inputs + max(of_units, default=0)
 
 
 def rung(unit: nn.Module, tokens: int, each: int) -> int:

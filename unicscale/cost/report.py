@@ -16,7 +16,7 @@ from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, share
 from unicscale.recipe.sections import Source
 from unicscale.student.projector import refuse_idle_blocks
-from unicscale.student.trunk import check_size
+from unicscale.student.trunk.batch_norm import refuse_lone_images
 
 PEAK, SHARE = 790e12, 0.6  # FLOP/s that large bf16 GEMMs reach on an H200, and what a good run gets of it
 IMAGENET = 1_281_167
@@ -98,8 +98,9 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
     refuse_loss(recipe.loss, recipe.standardize, recipe.teachers, {n: one.widths for n, one in shapes.teachers.items()})
     refuse_idle_blocks(shapes.projector, shapes.trunk.depth)
     engine_of(recipe.engine).parts(recipe.engine, ranks)
+    shapes.trunk.check_stages([stage.size_list for stage in recipe.stages])
+    refuse_lone_images(shapes.trunk, share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)[0])
     for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
-        check_size(size, shapes.trunk.patch)
         for name, one in shapes.teachers.items():
             every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
     for section in recipe.teachers.values():
@@ -110,10 +111,9 @@ def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     """FLOPs by part: of what is trained forward and backward, of teachers forward."""
     from unicscale.teacher.grid import every_size
 
-    patches, tokens = (size // shapes.trunk.patch) ** 2, shapes.tokens(size)
-    blocks = [torch.empty(1, tokens, shapes.trunk.width, device="meta")] * shapes.trunk.depth
+    blocks = [torch.empty(1, tokens, width, device="meta") for width in shapes.trunk.widths]
     head = flops.counted(shapes.projector, blocks)
-    parts = {"student": flops.trained(shapes.trunk, patches, tokens), "projector": 3 * head}
+    parts = {"student": flops.trained(shapes.trunk, size), "projector": 3 * head}
     for name, one in shapes.teachers.items():
         sides = every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
         parts[f"teacher {name}"] = sum(flops.teacher(one, side) for side in sides) // len(sides)

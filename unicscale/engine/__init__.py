@@ -34,9 +34,10 @@ class Engine(Protocol):
         """Accumulate gradients; ranks exchange them on the last one."""
         ...
 
-    def step(self, lr: float, weight: Tensor) -> Tensor:
+    def step(self, lr: float, weight: Tensor, *, trunk_rests: bool = False) -> Tensor:
         """Divide the gradient by the global sum of `weight`, clip, update; return the norm, still on the device.
 
+        A trunk that rests keeps its weights; its moments follow its gradients all the same.
         A non-finite gradient on any rank leaves weights and moments of all ranks untouched (norm is then non-finite).
         """
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 
 from unicscale.engine.facts import Facts
 from unicscale.engine.pieces import Piece
+from unicscale.engine.running import Running
 from unicscale.engine.update import Average, Judge
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection
-from unicscale.student.trunk import Grid, check_size, resize_positions
+from unicscale.student.model import exact, in_memory
 
-POSITIONS = "trunk.pos_embed"
 Pieces = dict[str, Piece]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,17 +28,20 @@ class BaseEngine(Facts, ABC):
 
     student: nn.Module
     weights: Pieces  # this rank's part of every parameter, fp32 where it is trained
+    running: Running  # statistics of batch norms, whole on every rank
     copies = 1  # how many ranks hold the same numbers
 
     def __init__(self, section: EngineSection, student: Any, *, seed: int, world: World, micro_batches: int) -> None:
         self.section, self.world, self.micro_batches = section, world, micro_batches
         self.dtype = DTYPES[section.dtype]
         self.blueprint = student  # stays on meta, where it weighs nothing; another size is built from it
-        self._open(copy.deepcopy(student))
+        self._open(student.twin())
         self._surround({})
+        first = self.blueprint.initial_values(seed)
         with torch.no_grad():
-            for name, piece in self.weights.items():
-                piece.flat.copy_(piece.cut(self.blueprint.initial(name, piece.shape, seed)))
+            for name, piece in (self.weights | self.running.pieces()).items():
+                piece.flat.copy_(piece.cut(first(name, piece.shape)))
+        del first  # may hold a whole model
         self.average.start()
         self.restored()
 
@@ -62,7 +64,7 @@ class BaseEngine(Facts, ABC):
     def _surround(self, before: Pieces) -> None:
         self._remember(before)
         self.judge = Judge(self.section, self.world, self.copies)
-        self.average = Average(self.section.ema, self.trained())
+        self.average = Average(self.section.ema, self.trained() | self.running.pieces())
 
     def trained(self) -> Pieces:
         """The weights that learn: positions and projectors yes, the final norm and the mask token no."""
@@ -76,7 +78,7 @@ class BaseEngine(Facts, ABC):
 
     def pieces(self) -> Pieces:
         """Weights, moments, step, average, loss scale: all that a checkpoint needs, as this rank holds it."""
-        weights = {f"weights/{name}": piece for name, piece in self.weights.items()}
+        weights = {f"weights/{name}": piece for name, piece in (self.weights | self.running.pieces()).items()}
         return weights | self._optimizer_state() | self.average.state() | self.judge.state()
 
     @abstractmethod
@@ -90,14 +92,21 @@ class BaseEngine(Facts, ABC):
         The old numbers go as the new ones come, so that the change never takes more memory than a step does.
         """
         before = self.pieces()
+        old = {name: parameter.shape for name, parameter in self.blueprint.named_parameters()}
+        self.blueprint.grow(size)
+        new = {name: p.shape for name, p in self.blueprint.named_parameters() if p.shape != old[name]}
         # the moments of the old table mean nothing for the new one: they start at zero
-        tables = {n: gather(before.pop(n), self.world) for n in list(before) if n.endswith(f"/{POSITIONS}")}
-        old, new = rebuilt_for(self.blueprint, size)
-        tables = {n: resize_positions(t, old, new) for n, t in tables.items() if n.startswith(("weights/", "ema/"))}
+        tables = {n: gather(before.pop(n), self.world) for n in list(before) if n.partition("/")[2] in new}
+        tables = {
+            n: self.blueprint.trunk.fit(table, new[n.partition("/")[2]])
+            for n, table in tables.items()
+            if n.startswith(("weights/", "ema/"))
+        }
         self._close()
         gc.collect()  # engines hang their hooks on the modules they hold: circles
-        self._open(copy.deepcopy(self.blueprint))
-        move({f"weights/{name}": piece for name, piece in self.weights.items()}, before, tables)
+        self._open(self.blueprint.twin())
+        weights = self.weights | self.running.pieces()
+        move({f"weights/{name}": piece for name, piece in weights.items()}, before, tables)
         self._surround(before)
         move(self.pieces(), before, tables)
         self.restored()
@@ -121,22 +130,20 @@ def gather(piece: Piece, world: World) -> Tensor:
     return whole
 
 
-def rebuilt_for(student: Any, size: int) -> tuple[Grid, Grid]:
-    """Give a student on meta the position table of another size; both grids."""
-    trunk = student.trunk
-    check_size(size, trunk.patch)
-    old, new = trunk.grid, (size // trunk.patch, size // trunk.patch)
-    tokens = trunk.pos_embed.shape[1] - old[0] * old[1] + new[0] * new[1]
-    trunk.pos_embed = nn.Parameter(torch.empty(1, tokens, trunk.width, device="meta"))
-    trunk.grid = new
-    return old, new
+def round_buffers(student: nn.Module, dtype: torch.dtype) -> None:
+    """Where weights are held in `dtype`, what is added to them is too; statistics and angles stay exact."""
+    for path, module in student.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_floating_point():
+                module._buffers[name] = buffer.to(torch.float32 if exact(f"{path}.{name}") else dtype)
 
 
 def materialise(module: nn.Module, device: torch.device, value: float | None = None) -> nn.Module:
     """Memory for what was built on meta; NaN for teachers, so that a forgotten weight shows at once."""
+    if value is None:
+        return in_memory(module, device)
     module.to_empty(device=device)
-    if value is not None:
-        for tensor in [*module.parameters(), *module.buffers()]:
-            if tensor.is_floating_point():
-                tensor.detach().fill_(value)
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_floating_point():
+            tensor.detach().fill_(value)
     return module

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from unicscale.engine.base import BaseEngine, Pieces, materialise
+from unicscale.engine.base import BaseEngine, Pieces, materialise, round_buffers
 from unicscale.engine.facts import Held, Trained
 from unicscale.engine.pieces import piece_of
 from unicscale.engine.placement import memory_of, place, refuse_uneven
+from unicscale.engine.running import Running
 from unicscale.engine.units import prepare, units
 from unicscale.engine.update import Update
 from unicscale.ranks.world import World
@@ -59,15 +60,19 @@ class Fsdp2Engine(BaseEngine):
             policy = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32)
         self._shard_student(student, policy)
         self.student = materialise(student, self.world.device)
+        round_buffers(self.student, self.dtype)
+        self.running = Running(self.student, self.world)
         # these objects stay the rows, also while a module shows gathered parameters under the same names
         self.parameters = dict(student.named_parameters())
         self.weights = {name: piece_of(p) for name, p in self.parameters.items()}
 
     def _close(self) -> None:
-        del self.student, self.weights, self.parameters, self.update
+        del self.student, self.weights, self.running, self.parameters, self.update
 
     def _remember(self, moments: Pieces) -> None:
-        self.update = Update(self.section, self.trained(), self.world.device, moments)
+        self.update = Update(
+            self.section, self.trained(), self.blueprint.rates(self.section), self.world.device, moments
+        )
 
     def _shard_student(self, student: Any, policy: MixedPrecisionPolicy) -> None:
         if self._reshards(student):
@@ -102,14 +107,16 @@ class Fsdp2Engine(BaseEngine):
         """Until the last micro-batch gradients accumulate unreduced."""
         self.student.set_requires_gradient_sync(last)  # type: ignore[operator]
         self.judge.scaled(loss).backward()
+        self.running.note()
 
-    def step(self, lr: float, weight: Tensor) -> Tensor:
+    def step(self, lr: float, weight: Tensor, *, trunk_rests: bool = False) -> Tensor:
         """FSDP2 averaged over ranks; rows without numbers have no part in it."""
         gradients = {n: self.parameters[n].grad.to_local().view(-1) for n in self.update.parts}  # type: ignore[union-attr]
         verdict = self.judge(list(gradients.values()), weight, averaged=True)
-        self.update(gradients, lr, verdict)
+        self.update(gradients, lr, verdict, trunk_rests)
         for parameter in self.parameters.values():
             parameter.grad = None
+        self.running.follow(verdict.broken)
         self.average.follow()
         return verdict.norm
 

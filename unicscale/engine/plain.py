@@ -10,6 +10,7 @@ from unicscale.engine.base import BaseEngine, Pieces, materialise
 from unicscale.engine.facts import Held, Trained
 from unicscale.engine.pieces import piece_of
 from unicscale.engine.placement import Placement, refuse_sharding
+from unicscale.engine.running import Running
 from unicscale.engine.units import prepare
 from unicscale.engine.update import Update
 from unicscale.recipe.sections import EngineSection
@@ -53,6 +54,7 @@ class PlainEngine(BaseEngine):
         self.copies = self.world.size
         prepare(student, self.section)
         self.student = materialise(student, self.world.device)
+        self.running = Running(self.student, self.world)
         if self.dtype is not torch.float32:
             self.student.forward = torch.autocast(self.world.device.type, self.dtype)(self.student.forward)
         parameters = dict(student.named_parameters())
@@ -60,10 +62,12 @@ class PlainEngine(BaseEngine):
         self.buckets = Buckets({n: p for n, p in parameters.items() if p.requires_grad}, self.world.size)
 
     def _close(self) -> None:
-        del self.student, self.weights, self.buckets, self.update
+        del self.student, self.weights, self.running, self.buckets, self.update
 
     def _remember(self, moments: Pieces) -> None:
-        self.update = Update(self.section, self.trained(), self.world.device, moments)
+        self.update = Update(
+            self.section, self.trained(), self.blueprint.rates(self.section), self.world.device, moments
+        )
 
     def shard_teacher(self, module: nn.Module, how: str) -> nn.Module:
         """Whole, or refused."""
@@ -74,13 +78,15 @@ class PlainEngine(BaseEngine):
         """Gradients accumulate in the buckets, which leave as they fill up on the last micro-batch."""
         self.buckets.last = last
         self.judge.scaled(loss).backward()
+        self.running.note()
 
-    def step(self, lr: float, weight: Tensor) -> Tensor:
+    def step(self, lr: float, weight: Tensor, *, trunk_rests: bool = False) -> Tensor:
         """The global sum of gradients over the global sum of weights."""
         gradients = self.buckets.finish()
         verdict = self.judge(self.buckets.flat, weight, averaged=False)
-        self.update(gradients, lr, verdict)
+        self.update(gradients, lr, verdict, trunk_rests)
         self.buckets.clear()
+        self.running.follow(verdict.broken)
         self.average.follow()
         return verdict.norm
 

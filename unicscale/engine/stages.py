@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from unicscale.ranks.voice import say
 from unicscale.recipe.plan import PlannedStage
 from unicscale.recipe.sections import Stage
 from unicscale.student.model import Student
-from unicscale.student.trunk import resize_positions
 
-POSITIONS = "trunk.pos_embed"
 Read = Callable[[str], dict[str, Tensor]]  # a path -> whole parameters by name
 
 
@@ -44,7 +41,7 @@ def enter(
         path = source.removeprefix("checkpoint:")
         _put(pieces, _fitted(read(path), pieces, student, path, seed))
     elif source == "scratch" and before is not None:
-        _put(pieces, lambda name, shape: student.initial(name, shape, seed))
+        _put(pieces, student.initial_values(seed))
     if before is not None and stage.section.optimizer == "fresh":
         for name, piece in pieces.items():
             if name.startswith(("exp_avg", "optimizer/step")):
@@ -75,14 +72,16 @@ def _fitted(
     if absent or unused:
         say.warning(f"{path}: {len(absent)} parameters of the projector start anew, {len(unused)} there are not used")
 
+    first = student.initial_values(seed) if absent else None
+
     def whole(name: str, shape: tuple[int, ...]) -> Tensor:
         if name not in found:
-            return student.initial(name, shape, seed)
+            assert first is not None
+            return first(name, shape)
         tensor = found[name]
-        if name == POSITIONS and tensor.shape != shape:
-            prefix = student.trunk.prefix if student.trunk.positions_cover_prefix else 0
-            old, new = (math.isqrt(tokens - prefix) for tokens in (tensor.shape[1], shape[1]))
-            tensor = resize_positions(tensor, (old, old), (new, new))
+        if name.removeprefix("trunk.") in student.trunk.tables:
+            fitted = student.trunk.fit(tensor, shape)
+            tensor = tensor if fitted is None else fitted
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"{path}: {name} is {tuple(tensor.shape)} there and {shape} in this student.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -99,23 +100,26 @@ def fresh_state(name: str, part: Tensor, moments: dict[str, Piece]) -> dict[str,
     return state | {"step": torch.zeros((), device=part.device)}
 
 
-def adamw(section: EngineSection, parts: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> torch.optim.AdamW:
-    """Biases and one-dimensional parameters do not decay; positions and CLS do."""
-    groups = [
-        {
-            "params": [part for name, part in parts.items() if decays(name, shapes[name]) is wanted],
-            "weight_decay": decay,
-        }
-        for wanted, decay in ((True, section.weight_decay), (False, 0.0))
+def adamw(
+    section: EngineSection, parts: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], rates: Mapping[str, float]
+) -> torch.optim.AdamW:
+    """Biases and one-dimensional parameters do not decay; positions and CLS do. `rates`: shares of the step's lr."""
+    groups: dict[tuple[bool, bool, float], list[Tensor]] = {}
+    for name, part in parts.items():
+        still = not decays(name, shapes[name])
+        groups.setdefault((still, not name.startswith("trunk."), rates.get(name, 1.0)), []).append(part)
+    held = [
+        {"params": groups[kind], "weight_decay": 0.0 if kind[0] else section.weight_decay}
+        | {"of_trunk": not kind[1], "share": kind[2]}
+        for kind in sorted(groups)
     ]
-    held = [group for group in groups if group["params"]]
     return torch.optim.AdamW(held, lr=0.0, betas=section.betas, eps=section.eps, fused=True)
 
 
-def order(optimizer: torch.optim.AdamW, lr: float, verdict: Verdict) -> None:
+def order(optimizer: torch.optim.AdamW, lr: float, verdict: Verdict, trunk_rests: bool) -> None:
     """Tell fused AdamW what to do: it divides by grad_scale, and where found_inf is 1 it leaves everything alone."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = 0.0 if trunk_rests and group["of_trunk"] else lr * group["share"]
     optimizer.grad_scale, optimizer.found_inf = verdict.divisor, verdict.broken  # type: ignore[attr-defined]
 
 
@@ -123,7 +127,12 @@ class Update:
     """AdamW over this rank's pieces of the trained weights, for engines that leave the optimiser to us."""
 
     def __init__(
-        self, section: EngineSection, pieces: dict[str, Piece], device: torch.device, moments: dict[str, Piece]
+        self,
+        section: EngineSection,
+        pieces: dict[str, Piece],
+        rates: Mapping[str, float],
+        device: torch.device,
+        moments: dict[str, Piece],
     ) -> None:
         """`moments` of an earlier optimiser over the same pieces become this one's, and are taken out of there."""
         self.pieces = pieces
@@ -132,16 +141,16 @@ class Update:
         self.steps = torch.zeros(1, device=device)
         self.inner = None
         if self.parts:
-            self.inner = adamw(section, self.parts, {n: p.shape for n, p in pieces.items()})
+            self.inner = adamw(section, self.parts, {n: p.shape for n, p in pieces.items()}, rates)
             self.inner.state.update({part: self.states[n] for n, part in self.parts.items()})
 
-    def __call__(self, gradients: dict[str, Tensor], lr: float, verdict: Verdict) -> None:
+    def __call__(self, gradients: dict[str, Tensor], lr: float, verdict: Verdict, trunk_rests: bool = False) -> None:
         """One step; the gradients are spent."""
         if self.inner is None:
             return
         for name, part in self.parts.items():
             part.grad = gradients[name]
-        order(self.inner, lr, verdict)
+        order(self.inner, lr, verdict, trunk_rests)
         self.inner.step()
         for part in self.parts.values():
             part.grad = None

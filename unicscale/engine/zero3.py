@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unicscale.engine.base import BaseEngine, Pieces, materialise, move
+from unicscale.engine.base import BaseEngine, Pieces, materialise, move, round_buffers
 from unicscale.engine.facts import Held, Trained
 from unicscale.engine.pieces import Piece, piece_of, slice_of
 from unicscale.engine.placement import memory_of
+from unicscale.engine.running import Running
 from unicscale.engine.units import LADDER, prepare, stacks, units
 from unicscale.engine.update import MOMENTS, adamw, order
 from unicscale.errors import RecipeError
@@ -45,11 +46,22 @@ class Zero3Engine(BaseEngine):
         prepare(student, self.section, compile_ladder=False)  # rungs are gathered layer by layer, by hooks inside
         student.projector.fused = False  # it would reach into rungs that are not gathered
         config = self._config(PERSISTENT)
+        self.running = Running(student, self.world)
         shard(student, self.world.device, config, self.dtype, 0.0)
         parameters: dict[str, Any] = dict(student.named_parameters())  # with DeepSpeed's own attributes
         trained = {n: p for n, p in parameters.items() if p.requires_grad}
-        self.inner = adamw(self.section, trained, {n: tuple(p.ds_shape) for n, p in trained.items()})
+        self.inner = adamw(
+            self.section,
+            trained,
+            {n: tuple(p.ds_shape) for n, p in trained.items()},
+            self.blueprint.rates(self.section),
+        )
+        as_built = dict(student.named_buffers())
         self.student, self.zero, _, _ = deepspeed.initialize(model=student, optimizer=self.inner, config=config)
+        for name, buffer in as_built.items():  # DeepSpeed rounds them all
+            path, _, leaf = name.rpartition(".")
+            student.get_submodule(path)._buffers[leaf] = buffer.to(self.world.device)
+        round_buffers(student, self.dtype)
         self.inner = self.zero.optimizer  # DeepSpeed's copy of the groups works on flat fp32 masters
         self.parameters = trained
         self.weights = {n: self._master(p) if p.requires_grad else piece_of(p) for n, p in parameters.items()}
@@ -60,7 +72,7 @@ class Zero3Engine(BaseEngine):
         self.student.destroy()  # type: ignore[operator]  (DeepSpeed's hooks)
         for holder in holders:  # DeepSpeed remembers modules as long as the process lives: let them be empty
             vars(holder).clear()
-        del self.student, self.weights, self.parameters, self.zero, self.inner
+        del self.student, self.weights, self.running, self.parameters, self.zero, self.inner
 
     def _remember(self, moments: Pieces) -> None:
         self.steps = torch.zeros(1, device=self.world.device)
@@ -135,17 +147,19 @@ class Zero3Engine(BaseEngine):
         """Slices accumulate in fp32 on every micro-batch; DeepSpeed has no other way."""
         self.student.set_gradient_accumulation_boundary(last)  # type: ignore[operator]
         self.student.backward(self.judge.scaled(loss), scale_wrt_gas=False)  # type: ignore[operator]
+        self.running.note()
         if not last:
             self.student.step()  # type: ignore[operator]  (moves DeepSpeed's count of micro-batches)
 
-    def step(self, lr: float, weight: Tensor) -> Tensor:
+    def step(self, lr: float, weight: Tensor, *, trunk_rests: bool = False) -> Tensor:
         """DeepSpeed averaged over ranks; AdamW divides while it updates."""
         from deepspeed.utils import safe_get_local_grad
 
         gradients = [slice_of(p, safe_get_local_grad(p)).flat for p in self.parameters.values()]
         verdict = self.judge([g for g in gradients if g.numel()], weight, averaged=True)
-        order(self.inner, lr, verdict.at(self.zero.fp32_partitioned_groups_flat[0].device))
+        order(self.inner, lr, verdict.at(self.zero.fp32_partitioned_groups_flat[0].device), trunk_rests)
         self.student.step()  # type: ignore[operator]
+        self.running.follow(verdict.broken)
         self.average.follow()
         return verdict.norm
 
@@ -192,8 +206,8 @@ def shard(module: nn.Module, device: torch.device, config: dict[str, Any], dtype
                     real = torch.full(parameter.shape, value, dtype=dtype, device=device)
                     setattr(owner, name, nn.Parameter(real, requires_grad=parameter.requires_grad))
             for name, buffer in list(owner.named_buffers(recurse=False)):
-                if buffer.is_meta:  # masks and rotary tables: whole on every rank, filled with the weights
-                    setattr(owner, name, torch.empty_like(buffer, device=device))
+                # masks and rotary tables: whole on every rank; a teacher's are filled with its weights
+                setattr(owner, name, torch.empty_like(buffer, device=device) if buffer.is_meta else buffer.to(device))
         deepspeed.zero.Init(module=part, config_dict_or_path=config, mem_efficient_linear=False)
     # gathered as a whole; rungs cannot be: a leaf's gradients leave through a hook that only sees flat outputs
     inside = [stack for path, stack in stacks(module) if path.split(".")[0] != LADDER]

@@ -12,6 +12,7 @@ class Description(BaseModel):
     """What the metadata of a safetensors file says of its student."""
 
     student: sections.Student
+    size: int | None = None  # pixels that it was built for; None in old files, whose positions say it
     projector: sections.Projector | None = None
     standardize: sections.Standardize = sections.Standardize()
     widths: dict[str, Widths] | None = None  # of the tokens it answers; None in older files, whose parameters tell

@@ -41,7 +41,7 @@ def heads_said(facts: Path) -> int | None:
 def read(path: Path) -> Opened:
     """The encoder; its sizes are read off the tensors, its number of heads off the config where there is one."""
     if not path.is_dir():
-        return _opened(path, _timm_names(read_safely(path, CheckpointError)), None, IMAGENET_MEAN, IMAGENET_STD)
+        return _opened(path, timm_names(read_safely(path, CheckpointError)), None, IMAGENET_MEAN, IMAGENET_STD)
     config = _json(path / "config.json")
     file = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if file is None:
@@ -65,7 +65,7 @@ def _timm(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Sa
         with torch.device("meta"):
             heads = timm.create_model(str(config["architecture"]), pretrained=False).blocks[0].attn.num_heads
     mean, std = _colour(said.get("mean"), IMAGENET_MEAN), _colour(said.get("std"), IMAGENET_STD)
-    return _timm_names(state), int(heads), mean, std
+    return timm_names(state), int(heads), mean, std
 
 
 def _transformers(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Said:
@@ -78,10 +78,10 @@ def _transformers(path: Path, config: Mapping[str, Any], state: Mapping[str, Any
     said = _json(pixels) if pixels.is_file() else {}
     weights = hf_names.to_timm({name: t for name, t in state.items() if isinstance(t, Tensor)})
     mean, std = _colour(said.get("image_mean"), IMAGENET_MEAN), _colour(said.get("image_std"), IMAGENET_STD)
-    return _timm_names(weights), int(config["num_attention_heads"]), mean, std
+    return timm_names(weights), int(config["num_attention_heads"]), mean, std
 
 
-def _timm_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def timm_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """`trunk.*`; without mask token and classifier; what DINOv2 names or places otherwise is mended."""
     weights = {}
     for name, tensor in state.items():

@@ -29,9 +29,10 @@ from unicscale.interop.plausible import refuse_claims
 from unicscale.objective.standardize import Standardizer
 from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
-from unicscale.student.model import Student, build_student
+from unicscale.student.model import Student, build_student, in_memory
 from unicscale.student.projector import widths_of
 from unicscale.student.trunk import build_trunk
+from unicscale.student.trunk.batch_norm import RUNNING
 
 METADATA = "unicscale"
 STATISTICS = "statistics/"
@@ -64,6 +65,7 @@ def write(path: str | Path, opened: Opened, description: Description, *, half: b
     if description.widths is None and opened.statistics:
         widths = {name: Widths(*(s and s.dim for s in pair)) for name, pair in opened.statistics.items()}
         description = description.model_copy(update={"widths": widths})
+    description = description.model_copy(update={"size": opened.size})
     metadata = {METADATA: description.model_dump_json(), "format": "pt"}
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, str(path), metadata)
 
@@ -94,7 +96,8 @@ def _from_run(path: Path, projectors: bool) -> Opened:
     recipe = found.recipe
     statistics = found.tensors("statistics")
     description = Description(
-        student=recipe.student,
+        student=recipe.student.bare,
+        size=max(recipe.stages[found.progress.stage].size_list),
         projector=recipe.projector,
         standardize=recipe.standardize,
         widths={name: _widths(statistics, name) for name in recipe.teachers},
@@ -158,16 +161,16 @@ def _rebuild(
     answers = description.projector is not None and projectors and _answers(held, description.projector)
     refuse_claims(description if answers else description.student, shapes, path)
     _refuse_another_depth(shapes, description.student, path)
-    size = _size(shapes, description.student)
+    size = description.size or _size(shapes, description.student)
     widths = widths_of(held.shapes) if description.widths is None else description.widths
     if description.projector is None or not answers:
         student = Student(build_trunk(description.student, size))
     else:
         student = build_student(description.student, description.projector, widths, size)
     _match(shapes, student, path)
-    student.to_empty(device="cpu")
+    in_memory(student, "cpu")
     with torch.no_grad():
-        held.fill(student.state_dict())
+        held.fill(_stored(student))
     kept = description if student.projector is not None else description.model_copy(update={"projector": None})
     told = _statistics(statistics, description.standardize, widths)
     return Opened(student, size, told, kept, description.mean, description.std)
@@ -177,10 +180,17 @@ def _answers(held: Held, projector: sections.Projector) -> bool:
     return projector.kind == "none" or any(name.startswith(PROJECTOR) for name in held.shapes)
 
 
+def _stored(student: Student) -> dict[str, Tensor]:
+    """Parameters, and running statistics; a table that a constructor computes is in nobody's file."""
+    buffers = {name for name, _ in student.named_buffers() if name.rpartition(".")[2] not in RUNNING}
+    return {name: t for name, t in student.state_dict().items() if name not in buffers}
+
+
 def _match(shapes: Mapping[str, Tensor], student: Student, path: Path) -> None:
     """Before any memory is asked for: what a file says of itself may be wrong by any factor."""
-    wanted = {name: tuple(t.shape) for name, t in student.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in shapes.items()}
+    wanted = {name: tuple(t.shape) for name, t in _stored(student).items()}
+    computed = student.state_dict().keys() - wanted.keys()  # a whole state dict, as an export has it, holds them too
+    found = {name: tuple(t.shape) for name, t in shapes.items() if name not in computed}
     wrong = [f"{name} is missing" for name in wanted if name not in found]
     wrong += [f"{name} has no place" for name in found if name not in wanted]
     wrong += [f"{n} is {found[n]} instead of {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]

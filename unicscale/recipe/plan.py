@@ -53,6 +53,7 @@ class PlannedStage:
     first: int
     steps: int
     warmup: int
+    rest: int  # steps at its beginning in which the trunk is left alone
     peak: float
     end: float
     sizes: tuple[int, ...]
@@ -134,6 +135,11 @@ class Plan:
         """Of this step."""
         return self.stages[self.stage_of(step)].lr(step)
 
+    def trunk_rests(self, step: int) -> bool:
+        """Whether this step leaves the trunk alone."""
+        stage = self.stages[self.stage_of(step)]
+        return step - stage.first < stage.rest
+
     def momentum(self, step: int) -> float:
         """How far this step's batch moves the teachers' statistics; 0 leaves them alone."""
         if self.frozen_from is None:
@@ -205,6 +211,7 @@ def _planned(stage: sections.Stage, first: int, pace: Pace, where: str) -> Plann
         first=first,
         steps=steps,
         warmup=warmup,
+        rest=pace.duration(stage.freeze_trunk, steps, f"{where}.freeze_trunk") if stage.freeze_trunk else 0,
         peak=stage.lr.peak,
         end=stage.lr.end,
         sizes=tuple(stage.size_list),

@@ -6,7 +6,7 @@ Every other room receives its own section; only train, the commands and launch s
 from unicscale.recipe.sections.around import DryRun, Evaluate, Save, Track, Wandb
 from unicscale.recipe.sections.base import DURATION, DURATIONS, Count, NonNegative, Positive, Section, Unit, one_line
 from unicscale.recipe.sections.data import Augment, Data, Source
-from unicscale.recipe.sections.engine import EngineSection, Offload
+from unicscale.recipe.sections.engine import EngineSection, Offload, Shares
 from unicscale.recipe.sections.launch import Launch
 from unicscale.recipe.sections.models import (
     MLP,
@@ -66,6 +66,7 @@ __all__ = [
     "Recipe",
     "Save",
     "Section",
+    "Shares",
     "Source",
     "Stage",
     "Standardize",

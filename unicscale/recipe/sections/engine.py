@@ -23,6 +23,13 @@ class Offload(Section):
     parameters: bool = False
 
 
+class Shares(Section):
+    """Of the stage's learning rate; weight decay goes with it."""
+
+    trunk: NonNegative = 1.0
+    projector: NonNegative = 1.0
+
+
 class EngineSection(Section):
     """How the step runs: which engine, in what precision, how much is recomputed."""
 
@@ -36,6 +43,8 @@ class EngineSection(Section):
     weight_decay: NonNegative = 0.03
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     eps: Positive = 1e-8
+    lr_scale: Shares = Shares()
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each block below the last learns by this factor less
     clip: Positive | None = None  # global gradient norm
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the averaged weights, for evaluation and export
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -18,16 +18,29 @@ SHORT_NAMES = {
 }
 
 
+PART = r"^(stem|blocks\.\d+(-\d+)?)$"
+
+
 class Student(Section):
-    """The trunk: a short name (vit_tiny, vit_small, vit_base, vit_large) or any timm ViT."""
+    """The trunk: a short name (vit_tiny, vit_small, vit_base, vit_large) or any encoder of timm."""
 
     arch: str = "vit_base"
-    patch: Count | None = None  # None: what the arch says (16 for the short names)
+    patch: Count | None = (
+        None  # None: what the arch says (16 for the short names); of maps: pixels per cell of the grid
+    )
+    init: str | None = None  # timm:ID, teacher:NAME, or a file or folder of weights; None: random
+    init_partial: bool = False  # take `init` also where less than half of the parameters fits
+    freeze: list[Annotated[str, Field(pattern=PART)]] = []  # stem, blocks.3, blocks.0-5: never trained
     stem: Literal["patch", "convolutions"] = "patch"  # convolutions: small students learn sooner behind them
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     registers: Annotated[int, Field(ge=0)] = 0
     layer_scale: NonNegative = 0.0
     options: dict[str, Any] = {}  # further arguments of timm's VisionTransformer, e.g. embed_dim and depth
+
+    @property
+    def bare(self) -> Student:
+        """The architecture alone: where its weights came from is of no use to whoever has them."""
+        return self.model_copy(update={"init": None, "init_partial": False, "freeze": []})
 
     @property
     def known_patch(self) -> int | None:

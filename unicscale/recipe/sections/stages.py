@@ -29,6 +29,7 @@ class Stage(Section):
     warmup_epochs: NonNegative | None = None
     warmup_steps: Annotated[int, Field(ge=0, le=MOST)] | None = None
     warmup: str | None = None  # a duration; "5%" is of the stage
+    freeze_trunk: str | None = None  # a duration from its first step, in which the projectors alone learn
     lr: LearningRate
     start_from: str = "weights"  # weights | checkpoint:PATH | scratch; of the stage before for `weights`
     optimizer: Literal["fresh", "keep"] = "fresh"
@@ -39,6 +40,8 @@ class Stage(Section):
             raise ValueError("say how long: exactly one of epochs, steps, images")
         if self.warmup is not None and not DURATION.fullmatch(self.warmup):
             raise ValueError(f"warmup '{self.warmup}' is no duration: {DURATIONS}")
+        if self.freeze_trunk is not None and not DURATION.fullmatch(self.freeze_trunk):
+            raise ValueError(f"freeze_trunk '{self.freeze_trunk}' is no duration: {DURATIONS}")
         if sum(x is not None for x in (self.warmup_epochs, self.warmup_steps, self.warmup)) > 1:
             raise ValueError("say the warm-up once: warmup_epochs, warmup_steps or warmup")
         return self
