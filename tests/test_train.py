@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.commands.test_cli import unicscale
+from tests.kit import pictures
 from tests.kit.recipe import write_images, write_recipe
 from unicscale.errors import CheckpointError, UserError
 from unicscale.interop.loading import load as load_model
@@ -86,6 +88,16 @@ def test_what_cannot_begin_leaves_nothing_behind(tmp_path: Path, images: Path, c
     assert refused.value.exit_code == code
     assert expected in str(refused.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_assembled_leaves_no_data_set_open(tmp_path: Path) -> None:
+    packed = pictures.beton(tmp_path, pictures.tree(tmp_path / "images"))
+    (tmp_path / "out" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoints" / "LATEST").write_text("step-00000008\n")  # refused only when it is looked for
+    with pytest.raises(CheckpointError, match="none of it can be used") as refused:
+        train(load(str(write_recipe(tmp_path / "r.yaml", Path(packed), tmp_path / "out"))))
+    assert refused.tb is not None  # keeps the frames: nothing is closed because it was forgotten
+    assert packed not in {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
 
 
 def test_images_that_are_no_images_are_named(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from unicscale import checkpoint
-from unicscale.checkpoint import Saver
+from unicscale.checkpoint import Safe, Saver
 from unicscale.contracts import Batch, Progress
-from unicscale.data.loader import Loader, open_loader
+from unicscale.data.loader import Feed, Loader, open_loader
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.interop import loading as interop
 from unicscale.interop.starting import enough, introduce
@@ -41,14 +41,14 @@ class Parts:
     recipe: Recipe
     world: World
     plan: Plan
-    loader: Loader
+    loader: Feed
     engine: Engine
     teachers: Teachers
     balance: Balance
     progress: Progress
     states: checkpoint.States  # what a checkpoint holds beside the engine's pieces
     begin: Callable[[PlannedStage, PlannedStage | None], None]  # a stage, after the one before it
-    saver: Saver
+    saver: Safe
     log: Log
 
     def draws(self, batch: Batch) -> dict[str, Any]:
@@ -81,7 +81,9 @@ def survey(recipe: Recipe, world: World) -> Loader:
     )
 
 
-def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Parts:
+def assemble(
+    recipe: Recipe, world: World, run: RunFolder, *, loader: Feed, saver: Safe | None = None, log: Log | None = None
+) -> Parts:
     """Build, place, fill; then go on from the newest whole checkpoint, if there is one."""
     facts = {"images_per_epoch": loader.images_per_epoch}
     found = checkpoint.find(run.checkpoints, world, facts, recipe)
@@ -119,8 +121,8 @@ def assemble(recipe: Recipe, world: World, run: RunFolder, loader: Loader) -> Pa
         checkpoint.restore(found, engine, world, parameters=parameters, states=states)
     else:
         begin(plan.stages[0], None)
-    saver = Saver(run.checkpoints, recipe, world, parameters=parameters, facts=facts)
-    log = open_log(recipe, run, world, plan, progress)
+    saver = saver or Saver(run.checkpoints, recipe, world, parameters=parameters, facts=facts)
+    log = log or open_log(recipe, run, world, plan, progress)
     return Parts(recipe, world, plan, loader, engine, teachers, balance, progress, states, begin, saver, log)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from unicscale.assembly import Parts, assemble, survey
@@ -26,14 +27,13 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
         with joined(recipe.engine) as world:
             if recipe.evaluate.ever:
                 world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val))
-            loader = survey(recipe, world)
-            with owned_run(recipe, world, fresh=fresh) as run:
+            with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=fresh) as run:
                 if recipe.engine.compile:
                     keep_compiled(run.root / "compiled")
                 open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
                 watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
                 with watchdog, explained(world.rank, watchdog):
-                    parts = assemble(recipe, world, run, loader)
+                    parts = assemble(recipe, world, run, loader=loader)
                     try:
                         loop(parts, Phases(world.device, watchdog))
                     except BlewUp:  # on all ranks alike; skipped steps moved nothing, so nothing is lost
@@ -41,7 +41,6 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
                         raise
                     finally:
                         parts.saver.settle()
-                        loader.close()
                         parts.log.close()
             return run
     finally:

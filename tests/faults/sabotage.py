@@ -106,7 +106,7 @@ def rewrite(recipe: str) -> None:
 
     resolved = load(recipe)
     world = World.start(resolved.engine)
-    parts = assemble(resolved, world, open_run(resolved), survey(resolved, world))
+    parts = assemble(resolved, world, open_run(resolved), loader=survey(resolved, world))
     parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
     parts.loader.close()
     world.close()

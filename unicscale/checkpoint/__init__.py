@@ -5,10 +5,11 @@ checkpoints/step-00012345/{manifest.json, rank-0000.safetensors, ..., state.json
 
 from unicscale.checkpoint.reading import Checkpoint, States, committed, glance, locate, newest, restore, weights_of
 from unicscale.checkpoint.resuming import find, same_data
-from unicscale.checkpoint.writing import Saver
+from unicscale.checkpoint.writing import Safe, Saver
 
 __all__ = [
     "Checkpoint",
+    "Safe",
     "Saver",
     "States",
     "committed",

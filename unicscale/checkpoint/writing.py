@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +27,22 @@ from unicscale.recipe import Recipe, dump
 from unicscale.run.folder import versions
 
 LAST_MOMENTS = 5.0  # seconds; a rank that is gone will not finish its file, and the others should not outlive it long
+
+
+class Safe(Protocol):
+    """Where the loop puts what must not be lost: a Saver's folder, or, in a dry run, nowhere."""
+
+    def due(self) -> bool:
+        """Whether it is time again; no collective."""
+        ...
+
+    def save(self, progress: Progress, engine: Engine, states: States, *, wait: bool = False) -> None:
+        """All of the run as it stands; every rank calls this at the same step."""
+        ...
+
+    def settle(self) -> None:
+        """The run is over, well or badly: bring what is in flight to an end."""
+        ...
 
 
 class Saver:

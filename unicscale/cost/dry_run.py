@@ -25,6 +25,8 @@ from unicscale.ranks.world import World, joined
 from unicscale.recipe import Recipe
 from unicscale.recipe.sections import Evaluate, Save, Stage, Track
 from unicscale.run.launches import owned_run
+from unicscale.run.metrics import Log
+from unicscale.run.mirrors import Console
 from unicscale.run.phases import Phases
 from unicscale.train import loop
 
@@ -54,12 +56,12 @@ def rehearsed(short: Recipe, world: World) -> str:
         open_voice(None, world.rank, speaks=world.main)
         watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=short.engine.timeout_seconds)
         with watchdog, explained(world.rank, watchdog):
-            parts = assemble(short, world, run, Synthetic(short, world))  # type: ignore[arg-type]
-            parts.saver = Unsaved()  # type: ignore[assignment]
-            heard = Heard()
-            parts.log.mirrors.append(heard)
+            heard, steps = Heard(), sum(stage.steps or 0 for stage in short.stages)
+            mirrors = [Console(steps, 0, list(short.teachers)), heard]
+            log = Log(run.metrics, mirrors) if world.main else Log(None, [])
+            parts = assemble(short, world, run, loader=Synthetic(short, world), saver=Unsaved(), log=log)
             loop(parts, Phases(world.device, watchdog))
-            parts.log.close()
+            log.close()
         peaks = world.gather_objects((peak.read(), peak.program))
     return table(short, world, heard.records, peaks) if world.main else ""
 
@@ -125,9 +127,6 @@ class Unsaved:
 
     def save(self, *_: Any, **__: Any) -> None:
         """Into the void."""
-
-    def wait(self) -> None:
-        """Nothing to wait for."""
 
     def settle(self) -> None:
         """Nothing in flight."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 
-from unicscale.contracts import Progress
+from unicscale.contracts import Batch, Progress
 from unicscale.data.sets.beton import Beton
 from unicscale.data.sets.images import CompiledImages, ffcv_missing, open_images
 from unicscale.data.stream.batches import Batches, Supply
@@ -18,7 +19,23 @@ from unicscale.data.views.crops import RandomCrop
 from unicscale.recipe.plan import share
 from unicscale.recipe.sections import Data, Source
 
-__all__ = ["Loader", "open_loader"]
+__all__ = ["Feed", "Loader", "open_loader"]
+
+
+class Feed(Protocol):
+    """What a training loop eats: a Loader's images, or the pixels that a dry run draws."""
+
+    images_per_epoch: int
+    micro_batches: int  # of each rank's step
+    damage: Damage
+
+    def start(self, after: Progress, size: Callable[[int], int], steps: int) -> Iterator[Batch]:
+        """The micro-batches of `steps` steps from where `after` stands; `size(step)` is their side in pixels."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and files; nothing more is asked for."""
+        ...
 
 
 def open_loader(
