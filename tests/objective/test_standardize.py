@@ -13,7 +13,7 @@ from unicscale.contracts import Features
 from unicscale.errors import DataError, RecipeError
 from unicscale.objective import statistics
 from unicscale.objective.phi_s import PhiS, hadamard
-from unicscale.objective.standardize import EPS, Standardizer, Unchanged, update
+from unicscale.objective.standardize import DEAD, EPS, Standardizer, Unchanged, update
 from unicscale.objective.standardizers import make_standardizer
 from unicscale.recipe.sections import Standardize
 
@@ -215,3 +215,46 @@ def test_the_command_prints_the_table_and_writes_the_file(tmp_path: Path, capsys
     assert printed[1].endswith(" 6") and printed[2].endswith(" 216")
     standardizer = make_standardizer(Standardize(kind="file", path=str(out)), 96, ("scenes", "patches"))
     assert standardizer.deviation.min() > 0
+
+
+# --- tokens that do not vary ------------------------------------------------------------------------
+
+
+def test_a_channel_that_sleeps_and_wakes_does_not_drown_the_others() -> None:
+    standardizer, tokens = Standardizer(4), torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    tokens[:, 2] = 7.0
+    standardizer(tokens, momentum=1.0)
+    assert standardizer.odd() == "1 of 4 channels hardly ever vary; they count little"
+    floor = DEAD * standardizer.deviation.mean()
+    torch.testing.assert_close(standardizer.deviation[2], floor, rtol=1e-3, atol=0)
+    tokens[0, 2] = 8.0
+    assert float(standardizer.normalise(tokens).abs().max()) < 2 / DEAD, "without a floor it is a million"
+
+
+@pytest.mark.parametrize("make", [Standardizer, PhiS])
+def test_tokens_that_are_all_alike_are_said_to_be(make: type[Standardizer]) -> None:
+    for tokens, said in (
+        (torch.full((50, 4), 3.0), True),
+        (torch.randn(50, 4) * 1e-30, True),
+        (torch.randn(50, 4), False),
+    ):
+        standardizer = make(4)
+        standardizer(tokens, momentum=1.0)
+        assert ("the same for every image" in standardizer.odd()) is said
+        assert bool(torch.isfinite(standardizer.normalise(tokens)).all())
+
+
+def test_phi_s_freezes_with_the_rotation_of_all_that_it_saw() -> None:
+    standardizer = PhiS(4)
+    for step in range(3):
+        standardizer(torch.randn(30, 4), momentum=1 / (step + 1))
+    turned = standardizer.rotation.clone()
+    standardizer(torch.randn(30, 4), momentum=0.0)
+    assert not torch.equal(standardizer.rotation, turned), "the third step came after the last doubling"
+    basis = standardizer.signs.double().mT @ standardizer.rotation.double() / 2
+    covariance = standardizer.covariance.double()
+    eigenvalues = torch.linalg.eigvalsh(covariance).diag()
+    torch.testing.assert_close(basis @ covariance @ basis.mT, eigenvalues, rtol=1e-5, atol=1e-5)
+    turned = standardizer.rotation.clone()
+    standardizer(torch.randn(30, 4), momentum=0.0)
+    assert torch.equal(standardizer.rotation, turned), "and then it stays"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,26 @@ def test_a_teacher_that_gives_nan_is_named() -> None:
         runtime.frozen["bad"].module.get_parameter("norm.weight").fill_(torch.nan)
     runtime(pixels())
     assert {name: bool(flag) for name, flag in runtime.broken().items()} == {"good": False, "bad": True}
+
+
+def test_what_is_odd_about_a_teacher_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr(logging.getLogger("unicscale"), "propagate", True)
+    runtime = teachers({"flat": section()})
+    with torch.no_grad():
+        for name in ("norm.weight", "norm.bias"):
+            runtime.frozen["flat"].module.get_parameter(name).zero_()
+    for _ in range(3):
+        runtime(pixels())
+        runtime.update(1.0)
+        runtime.remark()
+    said = [record.getMessage() for record in caplog.records if "the same for every image" in record.getMessage()]
+    assert [text.split(":")[0] for text in said] == ["teacher flat, summary", "teacher flat, patches"]
+
+
+def test_nothing_is_observed_where_nothing_will_move() -> None:
+    runtime = teachers({"a": section()})
+    runtime(pixels(), observe=False)
+    assert all(standardizer._seen is None for standardizer in runtime.statistics.values())
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def during(
             if teachers is not None and "loss" in wanted:
                 targets = teachers(pixels, observe=False)
                 losses.add(losses_of(seen, targets, loss_of, real), int(real.sum()))
+            assert seen.features.summary is not None
             summaries.append(seen.features.summary[real].float())
             labels.append(truth[real])
     world.together(images.complain)

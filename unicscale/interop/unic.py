@@ -170,7 +170,7 @@ def _norm_after_gelu(ladder: Ladder) -> None:
                 kinds.add_module(kind, nn.Sequential(OrderedDict((n, head.get_submodule(n)) for n in order)))
 
 
-def _statistics(kinds: Mapping[str, Mapping[str, Tensor]]) -> tuple[Standardizer, Standardizer]:
+def _statistics(kinds: Mapping[str, Mapping[str, Tensor]]) -> tuple[Standardizer | None, Standardizer | None]:
     made = []
     for kind in ("cls", "patch"):
         mean, deviation = (kinds[kind][part].flatten().float() for part in ("mean", "std"))

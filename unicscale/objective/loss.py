@@ -101,8 +101,9 @@ def _errors(
             tokens.append(None)
             continue
         found = apart(guess, truth, kinds[token], beta, spread)
-        tokens.append(weighted(found, kinds[token]))
-        means[NAMES[token]] = tokens[-1].mean()
+        token_by_token = weighted(found, kinds[token])
+        tokens.append(token_by_token)
+        means[NAMES[token]] = token_by_token.mean()
         parts |= {f"{NAMES[token]}/{CURVES[kind]}": part.mean() for kind, part in found.items()}
     counts = tuple(0.0 if t is None else weight.get(n, 1.0) for n, t in zip(Features._fields, tokens, strict=True))
     return _Errors(tokens[0], tokens[1], counts, means | parts)  # type: ignore[arg-type]

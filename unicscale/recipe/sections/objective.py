@@ -43,7 +43,8 @@ class Standardize(Section):
 
     def of(self, token: str) -> Kind:
         """The kind for `summary` or `patches`."""
-        return {"summary": self.summary, "patches": self.patches}.get(token) or self.kind
+        own: dict[str, Kind | None] = {"summary": self.summary, "patches": self.patches}
+        return own.get(token) or self.kind
 
 
 class TeacherDropping(Section):
@@ -192,5 +193,8 @@ class LossSection(Section):
 
     def angles(self, teachers: Mapping[str, Any]) -> set[str]:
         """The teachers whose summaries are compared by angle."""
-        own = {name: section.loss and section.loss.summary for name, section in teachers.items()}
-        return {name for name, terms in own.items() if (terms or self.summary) and (terms or self.summary).angle}
+        found = {}
+        for name, section in teachers.items():
+            own = section.loss.summary if section.loss is not None else None
+            found[name] = self.summary if own is None else own
+        return {name for name, terms in found.items() if terms is not None and terms.angle}
