@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 
 import torch
 
 from unicscale.interop.exports.portable import Portable, probe
-from unicscale.interop.exports.target import Target, Wishes, save_through
+from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
 
 FILE = "model.pt2"
@@ -33,7 +34,9 @@ class TorchExport(Target):
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """model.pt2."""
         program, _ = program_of(opened, wishes)
-        save_through(folder / FILE, lambda stream: torch.export.save(program, stream))  # type: ignore[arg-type]
+        held = io.BytesIO()  # on a full disk torch's writer of programs ends the process; memory does not fill up so
+        torch.export.save(program, held)
+        (folder / FILE).write_bytes(held.getbuffer())
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`torch.export.load`."""
