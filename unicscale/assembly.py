@@ -17,7 +17,8 @@ from unicscale.data.loader import Feed, Loader, open_loader
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.interop import loading as interop
 from unicscale.interop.starting import enough, introduce
-from unicscale.objective.balance import Balance, build_balance
+from unicscale.objective import build_balance
+from unicscale.objective.balance import Balance
 from unicscale.objective.pairs import refuse_unfit
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe

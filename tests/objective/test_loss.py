@@ -12,7 +12,8 @@ from tests.kit.golden_method import assert_near, method
 from unicscale import rng
 from unicscale.contracts import Features
 from unicscale.errors import RecipeError
-from unicscale.objective.balance import AdaLoss, ManualWeights, OwnData, RandomTeacher, TeacherDropping, build_balance
+from unicscale.objective import build_balance
+from unicscale.objective.balance import AdaLoss, ManualWeights, OwnData, RandomTeacher, TeacherDropping
 from unicscale.objective.loss import distil
 from unicscale.recipe import sections
 

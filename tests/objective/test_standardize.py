@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 from tests.kit.golden_method import assert_near, method
 from unicscale.contracts import Features
 from unicscale.errors import DataError, RecipeError
-from unicscale.objective import statistics
+from unicscale.objective import build_standardizer, statistics
 from unicscale.objective.phi_s import PhiS, hadamard
 from unicscale.objective.standardize import DEAD, EPS, Standardizer, Unchanged, update
-from unicscale.objective.standardizers import make_standardizer
 from unicscale.recipe.sections import Standardize
 
 
@@ -61,7 +60,7 @@ def test_a_large_mean_costs_the_deviation_no_digits() -> None:
 
 @pytest.mark.parametrize("kind", ["running", "none", "phi_s"])
 def test_inverting_gives_the_tokens_back(kind: str) -> None:
-    standardizer = make_standardizer(Standardize.model_validate({"kind": kind}), 12)
+    standardizer = build_standardizer(Standardize.model_validate({"kind": kind}), 12)
     tokens = torch.randn(40, 12) * 5 + 3
     for _ in range(3):
         standardised = standardizer(tokens, momentum=0.5)
@@ -124,7 +123,7 @@ def test_several_standardizers_move_together_as_they_would_alone() -> None:
 
 
 def test_none_hands_tokens_through() -> None:
-    standardizer, tokens = make_standardizer(Standardize(kind="none"), 3), torch.randn(5, 3) * 9
+    standardizer, tokens = build_standardizer(Standardize(kind="none"), 3), torch.randn(5, 3) * 9
     assert isinstance(standardizer, Unchanged)
     assert torch.equal(standardizer(tokens, momentum=1.0), tokens)
     assert torch.equal(standardizer(tokens, momentum=1.0), tokens)
@@ -184,19 +183,19 @@ def test_saved_statistics_standardise_by_file(tmp_path: Path) -> None:
     path = tmp_path / "statistics.safetensors"
     statistics.save(path, {"dino": statistics.estimate(batches)})
     section = Standardize(kind="file", path=str(path))
-    standardizer = make_standardizer(section, 6, ("dino", "patches"))
+    standardizer = build_standardizer(section, 6, ("dino", "patches"))
     standardised = standardizer.normalise(batches[0].patches).reshape(-1, 6)
     torch.testing.assert_close(standardised.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(standardised.std(0), torch.ones(6), atol=1e-4, rtol=0)
     with pytest.raises(RecipeError, match=r"'.*' has no 'ibot.patches.mean'. It has \['dino.patches"):
-        make_standardizer(section, 6, ("ibot", "patches"))
+        build_standardizer(section, 6, ("ibot", "patches"))
     with pytest.raises(RecipeError, match=r"'dino.patches.mean' of '.*' is 6 wide, the teacher's tokens 7"):
-        make_standardizer(section, 7, ("dino", "patches"))
+        build_standardizer(section, 7, ("dino", "patches"))
 
 
 def test_a_missing_file_of_statistics_is_refused_by_its_key(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"standardize\.path: there is no file '.*none\.safetensors'"):
-        make_standardizer(Standardize(kind="file", path=str(tmp_path / "none.safetensors")), 6, ("a", "summary"))
+        build_standardizer(Standardize(kind="file", path=str(tmp_path / "none.safetensors")), 6, ("a", "summary"))
     save_file({}, tmp_path / "empty.safetensors")
     with pytest.raises(DataError, match="no images"):
         statistics.estimate([])
@@ -213,7 +212,7 @@ def test_the_command_prints_the_table_and_writes_the_file(tmp_path: Path, capsys
     assert printed[0].split()[:3] == ["teacher", "tokens", "norm"]
     assert [line.split()[:2] for line in printed[1:3]] == [["scenes", "summary"], ["scenes", "patches"]]
     assert printed[1].endswith(" 6") and printed[2].endswith(" 216")
-    standardizer = make_standardizer(Standardize(kind="file", path=str(out)), 96, ("scenes", "patches"))
+    standardizer = build_standardizer(Standardize(kind="file", path=str(out)), 96, ("scenes", "patches"))
     assert standardizer.deviation.min() > 0
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from tests.kit import places
 from unicscale.contracts import Features, Loss
 from unicscale.errors import RecipeError
-from unicscale.objective.balance import AdaLoss, TeacherDropping, build_balance
+from unicscale.objective import build_balance
+from unicscale.objective.balance import AdaLoss, TeacherDropping
 from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_larger, side
 from unicscale.objective.loss import distil

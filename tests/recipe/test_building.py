@@ -12,6 +12,7 @@ from unicscale.recipe.building import build, imported
 from unicscale.recipe.sections.base import Section
 from unicscale.recipe.sections.data import READERS
 from unicscale.recipe.sections.engine import ENGINES
+from unicscale.recipe.sections.objective import STANDARDIZERS
 
 
 def named(base: type[Section]) -> list[str]:
@@ -20,7 +21,7 @@ def named(base: type[Section]) -> list[str]:
     return own + [path for kind in base.__subclasses__() for path in named(kind)]
 
 
-PATHS = sorted({*ENGINES.values(), *READERS.values(), *named(Section)})
+PATHS = sorted({*STANDARDIZERS.values(), *ENGINES.values(), *READERS.values(), *named(Section)})
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -10,8 +10,7 @@ import torch
 
 from tests.kit import places
 from unicscale.contracts import Widths
-from unicscale.objective.balance import build_balance
-from unicscale.objective.standardizers import empty_standardizer
+from unicscale.objective import build_balance, empty_standardizer
 from unicscale.recipe import Recipe, load
 from unicscale.recipe.plan import Plan
 from unicscale.student.model import build_student

@@ -111,7 +111,7 @@ def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     """FLOPs by part: of what is trained forward and backward, of teachers forward."""
     from unicscale.teacher.grid import every_size
 
-    tokens = shapes.trunk.prefix + (size // shapes.trunk.patch) ** 2
+    tokens = shapes.tokens(size)
     blocks = [torch.empty(1, tokens, width, device="meta") for width in shapes.trunk.widths]
     head = flops.counted(shapes.projector, blocks)
     parts = {"student": flops.trained(shapes.trunk, size), "projector": 3 * head}

@@ -26,8 +26,8 @@ from unicscale.errors import CheckpointError
 from unicscale.interop.description import Description
 from unicscale.interop.opened import Opened, Statistics
 from unicscale.interop.plausible import refuse_claims
+from unicscale.objective import empty_standardizer
 from unicscale.objective.standardize import Standardizer
-from unicscale.objective.standardizers import empty_standardizer
 from unicscale.recipe import sections
 from unicscale.student.model import Student, build_student, in_memory
 from unicscale.student.projector import widths_of

@@ -11,7 +11,6 @@ from unicscale import rng
 from unicscale.errors import RecipeError
 from unicscale.ranks.world import World
 from unicscale.recipe import sections
-from unicscale.recipe.building import build
 
 Sources = list[list[str] | None]  # the teachers that each data set names; None: all of them
 
@@ -157,8 +156,3 @@ class OwnData(Balance):
         """(T, B) from each image's data set."""
         assert domain is not None, "own_data needs to know which data set each image came from"
         return self.allowed[domain].mT.to(losses.dtype)
-
-
-def build_balance(section: sections.Balance, teachers: list[str], sources: Sources | None = None) -> Balance:
-    """`sources`: the teachers each data set names, None for all of them."""
-    return build(section, teachers, sources or [None])

@@ -10,16 +10,12 @@ from torch import Tensor
 
 from unicscale.contracts import Features, Loss
 from unicscale.errors import RecipeError
-from unicscale.objective.balance import Balance, TeacherDropping, build_balance
+from unicscale.objective.balance import Balance, RandomTeacher, TeacherDropping
 from unicscale.objective.grid import on_larger
 from unicscale.objective.pairs import check_pairs
 from unicscale.objective.terms import CURVES, apart, precise, weighted
-from unicscale.recipe import sections
 
-SIMPLE = {
-    "none": Balance,
-    "random": lambda: build_balance(sections.RandomTeacher(), []),
-}
+SIMPLE = {"none": Balance, "random": RandomTeacher}
 NAMES = {"summary": "cls", "patches": "patch"}  # of the curves
 Kinds = Mapping[str, float]  # cosine, smooth_l1, mse, angle -> weight
 
@@ -142,6 +138,6 @@ def _balance(balance: str | Balance, p: float) -> Balance:
     if balance not in SIMPLE:
         raise RecipeError(
             f"balance '{balance}' is none of teacher_dropping, {', '.join(SIMPLE)}; "
-            "the others have state or settings: pass what balance.build_balance gives."
+            "the others have state or settings: pass what unicscale.objective.build_balance gives."
         )
     return SIMPLE[balance]()

@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from functools import reduce
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 
-class Builds(Protocol):
-    """A section of one kind."""
-
-    @property
-    def builds(self) -> str:
-        """`package.module:Name`, as entry points are written."""
-        ...
-
-
-def build(section: Builds, *offered: Any, **by_name: Any) -> Any:
-    """What a section describes, made of the section and of what the room offers it."""
+def build(section: Any, *offered: Any, **by_name: Any) -> Any:
+    """What a section describes, made of the section and of what the room offers it; `section.builds` is the path."""
     return imported(section.builds)(section, *offered, **by_name)
 
 
 def imported(path: str) -> Any:
-    """The object behind `package.module:Name`."""
+    """The object behind `package.module:Name`, as entry points are written."""
     module, _, name = path.partition(":")
     return reduce(getattr, name.split("."), import_module(module))

@@ -14,10 +14,10 @@ from unicscale.contracts import Features, TeacherSpec, Widths, normalise
 from unicscale.engine import Engine, fill, is_sharded
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
+from unicscale.objective import build_standardizer
 from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_grid
 from unicscale.objective.standardize import update
-from unicscale.objective.standardizers import make_standardizer
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
@@ -42,7 +42,7 @@ class Teachers:
         self.widths = {name: one.widths for name, one in frozen.items()}
         self.statistics = nn.ModuleDict(
             {
-                f"{name}/{kind}": make_standardizer(
+                f"{name}/{kind}": build_standardizer(
                     standardize, wide, (name, kind), cone=kind == "summary" and name in cones
                 )
                 for name, widths in self.widths.items()

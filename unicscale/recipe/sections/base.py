@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import CoreSchema, core_schema
@@ -35,13 +35,14 @@ def unless(default: Any) -> Any:
     return Field(exclude_if=lambda value: value == default)
 
 
-class OneOf(NamedTuple):
+class OneOf:
     """`Annotated[str, OneOf(TABLE)]`: one of the table's names, refused and completed as a Literal's are."""
 
-    names: Iterable[str]
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.literal_schema(list(self.names))
+        return core_schema.literal_schema([*self.names])
 
 
 def one_line(text: str) -> str:

@@ -7,9 +7,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import DURATION, DURATIONS, NonNegative, Positive, Section, Unit, unless
+from unicscale.recipe.sections.base import DURATION, DURATIONS, NonNegative, OneOf, Positive, Section, Unit, unless
 
-Kind = Literal["running", "frozen", "file", "none", "phi_s"]
+# a new standardizer is a class in objective/, and a line here; `running` and `frozen` differ in their pace only
+STANDARDIZERS = {
+    "running": "unicscale.objective.standardize:Standardizer",
+    "frozen": "unicscale.objective.standardize:Standardizer",
+    "file": "unicscale.objective.standardize:Fixed",
+    "none": "unicscale.objective.standardize:Unchanged",
+    "phi_s": "unicscale.objective.phi_s:PhiS",
+}
+Kind = Annotated[str, OneOf(STANDARDIZERS)]
 
 
 class Standardize(Section):
