@@ -1,4 +1,4 @@
-"""Any model that timm knows, by its name; DINOv3, SigLIP 2 and others are such."""
+"""Any model that timm knows, by its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from unicscale_teachers.asked import Measured, first_line, measure
 
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, TeacherSpec, Weights
+from unicscale.contracts import Features, TeacherSpec, Weights
 from unicscale.errors import TeacherError
 from unicscale.teacher import Teacher, TeacherOptions, entry
 
@@ -38,6 +38,8 @@ class Timm(Teacher):
     licence = "as timm states it"
     norm: ClassVar[bool] = True  # the map after the final norm, where one stands before the head
     summary: ClassVar[bool] = True
+    pooled: ClassVar[bool] = False
+    head_norm: ClassVar[bool] = False
     small = {
         "model": "vit_tiny_patch16_224",
         "settings": {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "patch_size": 8},
@@ -68,7 +70,7 @@ class Timm(Teacher):
         layer = getattr(options, "layer", -1)
         wanted = Wanted(
             tuple(layer) if isinstance(layer, list) else (layer,), getattr(options, "combine", "concat"),
-            getattr(options, "pooled", False), self.norm, self.summary,
+            getattr(options, "pooled", self.pooled), self.norm, self.summary, self.head_norm,
         )  # fmt: skip
         # the one entry that sharded modules allow
         module.forward = partial(tokens, module, wanted)
@@ -132,74 +134,6 @@ def _any_size(architecture: str) -> dict[str, bool]:
         kind = type(timm.create_model(architecture, num_classes=0))
     takes = inspect.signature(kind.__init__).parameters
     return {key: value for key, value in ANY_SIZE.items() if key in takes}
-
-
-class SizedTimm(Timm):
-    """Released sizes by name, described without asking timm."""
-
-    models: ClassVar[dict[str, tuple[int, int, int]]] = {}  # size -> width, patch, native pixels
-    citation: ClassVar[str] = ""
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-
-    def model(self, options: Any) -> str:
-        return self.files[options.size].removeprefix("timm:")
-
-    def spec(self, options: Any) -> TeacherSpec:
-        width, patch, side = self.models[options.size]
-        width, side = options.settings.get("embed_dim", width), options.settings.get("img_size", side)
-        weights = None if options.settings else Weights(self.files[options.size])
-        return TeacherSpec(width, patch, side, self.mean, self.std, self.licence, self.citation, weights)
-
-
-class V3Options(TeacherOptions):
-    size: Literal["small", "base", "large", "huge", "7b"] = "large"
-    """A released size."""
-    settings: dict[str, Any] = {}
-    """Further arguments of timm.create_model."""
-
-
-class DinoV3(SizedTimm):
-    """DINOv3 (arXiv:2508.10104): rotary positions, so every size is native; from timm's copy of the files."""
-
-    Options = V3Options
-    licence = "dinov3-license"
-    citation = "arXiv:2508.10104"
-    small = {"size": "small", "settings": {"embed_dim": 64, "depth": 2, "num_heads": 2, "img_size": 64}}
-    files = {
-        "small": "timm:vit_small_patch16_dinov3.lvd1689m",
-        "base": "timm:vit_base_patch16_dinov3.lvd1689m",
-        "large": "timm:vit_large_patch16_dinov3.lvd1689m",
-        "huge": "timm:vit_huge_plus_patch16_dinov3.lvd1689m",
-        "7b": "timm:vit_7b_patch16_dinov3.lvd1689m",
-    }
-    models = {
-        "small": (384, 16, 256), "base": (768, 16, 256), "large": (1024, 16, 256), "huge": (1280, 16, 256),
-        "7b": (4096, 16, 256),
-    }  # fmt: skip
-
-
-class SigLip2Options(TeacherOptions):
-    size: Literal["base", "large", "so400m", "giant"] = "so400m"
-    """A released size."""
-    settings: dict[str, Any] = {}
-    """Further arguments of timm.create_model."""
-
-
-class SigLip2(SizedTimm):
-    """SigLIP 2's vision tower (arXiv:2502.14786): no CLS, the attention-pooled token is the summary."""
-
-    Options = SigLip2Options
-    licence = "Apache-2.0"
-    citation = "arXiv:2502.14786"
-    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    small = {"size": "base", "settings": {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 48}}
-    files = {
-        "base": "timm:vit_base_patch16_siglip_224.v2_webli",
-        "large": "timm:vit_large_patch16_siglip_256.v2_webli",
-        "so400m": "timm:vit_so400m_patch14_siglip_224.v2_webli",
-        "giant": "timm:vit_giantopt_patch16_siglip_256.v2_webli",
-    }
-    models = {"base": (768, 16, 224), "large": (1024, 16, 256), "so400m": (1152, 14, 224), "giant": (1536, 16, 256)}
 
 
 def _three(values: Any, name: str) -> tuple[float, float, float]:

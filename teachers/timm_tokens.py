@@ -22,6 +22,7 @@ class Wanted(NamedTuple):
     pooled: bool = False  # the summary is the head's pooled vector even where there is a CLS
     norm: bool = True  # the final norm, where a model has one before its head
     summary: bool = True
+    head_norm: bool = False  # patches go through the norm of the head, as the pooled vector does
 
 
 def tokens(module: Any, wanted: Wanted, images: Tensor) -> Features:
@@ -39,6 +40,8 @@ def features(module: Any, wanted: Wanted, images: Tensor) -> tuple[Any, Tensor, 
         if isinstance(said, Tensor) and said.ndim == 3:  # (B, prefix + N, D), as ViTs have them
             return said, said[:, module.num_prefix_tokens :], []
     final, maps, prefixes = _intermediates(module, wanted, images)
+    if wanted.head_norm and hasattr(module.head, "norm"):
+        maps = [module.head.norm(each) for each in maps]
     return final, _combined(maps, wanted.combine).flatten(2).transpose(1, 2), prefixes
 
 
