@@ -61,9 +61,13 @@ def test_other_durations_are_refused_by_their_key(text: str) -> None:
         stage(steps=9, warmup=text)
 
 
-def test_a_warm_up_of_one_step_learns_in_it() -> None:
-    found = plan(stage(steps=10, warmup_steps=1, lr={"peak": 1e-3, "end": 0}))
-    assert found.lr(0) == 1e-3 and found.lr(1) == 1e-3 > found.lr(2)
+def test_a_warm_up_of_one_step_moves_nothing_and_says_so() -> None:
+    one, two = (plan(stage("low", steps=10, warmup_steps=n)).stages[0] for n in (1, 2))
+    assert one.lr(0) == 0.0  # as in the released code: a run that began so goes on so
+    assert one.remark == (
+        "stage low: a warm-up of one step has a learning rate of 0, so that step moves nothing: say 0, or 2"
+    )
+    assert two.lr(1) > 0 and not two.remark
 
 
 def test_stages_follow_each_other_with_their_own_lengths_sizes_and_rates() -> None:

@@ -130,7 +130,9 @@ def planned(recipe: Recipe, notes: list[str]) -> Plan:
         counts = [IMAGENET] * len(sources)
         notes.append(f"{str(problem).splitlines()[0]} Counted as ImageNet-1K's {IMAGENET:,} images.")
     order = Order(recipe.seed, counts, [s.weight for s in sources], recipe.data.images_per_step)
-    return Plan.of(recipe.stages, images_per_epoch=order.images_per_epoch, images_per_step=recipe.data.images_per_step)
+    plan = Plan.of(recipe.stages, images_per_epoch=order.images_per_epoch, images_per_step=recipe.data.images_per_step)
+    notes += [stage.remark for stage in plan.stages if stage.remark]
+    return plan
 
 
 def report(recipe: Recipe, gpus: int | None, device: float) -> str:

@@ -34,6 +34,8 @@ def enter(
 ) -> None:
     """Called once per stage, by all ranks, before its first step; never again when the run is resumed inside it."""
     source = stage.section.start_from
+    if stage.remark:
+        say.warning(stage.remark)
     if before is not None and max(before.sizes) != max(stage.sizes):
         engine.resize_positions(max(stage.sizes))
     pieces = engine.pieces()

@@ -63,11 +63,17 @@ class PlannedStage:
     def lr(self, step: int) -> float:
         """Linear from 0 to the peak, which warm-up's last step has; then a cosine towards `end`."""
         local = step - self.first
-        if local < self.warmup - 1:
-            return self.peak * local / (self.warmup - 1)
         if local < self.warmup:
-            return self.peak  # a warm-up of one step has no other
+            return self.peak * local / max(self.warmup - 1, 1)
         return cosine(self.peak, self.end, local - self.warmup, self.steps - self.warmup)
+
+    @property
+    def remark(self) -> str:
+        """What nobody means who says it. As in the released code it stays, so that runs go on as they began."""
+        if self.warmup != 1:
+            return ""
+        said = "a warm-up of one step has a learning rate of 0, so that step moves nothing: say 0, or 2"
+        return f"stage {self.name}: {said}"
 
     def size(self, step: int, seed: int) -> int:
         """Pixels: the sizes in turn, or drawn from (seed, step)."""
