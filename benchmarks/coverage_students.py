@@ -10,6 +10,9 @@ import sys
 import time
 import traceback
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +36,22 @@ def student_coverage(families: list[str] | None = None) -> dict[str, dict[str, A
     found: dict[str, dict[str, Any]] = {}
     for family in families or timm.list_modules():
         began = time.monotonic()
-        arch = smallest(family)
-        found[family] = {"arch": arch} | judged(arch)
+        # a process of its own, which memory may run out of without taking the table along
+        with ProcessPoolExecutor(1, get_context("fork")) as pool:
+            try:
+                found[family] = pool.submit(of_family, family).result()
+            except BrokenProcessPool:
+                found[family] = {"student": False, "traceback": "the process was killed: out of memory?"}
         print(f"{family:22} {time.monotonic() - began:5.1f} s  {json.dumps(found[family])[:200]}", flush=True)
     return found
+
+
+def of_family(family: str) -> dict[str, Any]:
+    """Its smallest model, judged."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    arch = smallest(family)
+    return {"arch": arch} | judged(arch)
 
 
 def smallest(family: str) -> str:
@@ -95,7 +110,6 @@ def filled(student: Student) -> Student:
 
 def main() -> None:
     """All families, or those named; the table goes to results/."""
-    warnings.filterwarnings("ignore")
     found = student_coverage(sys.argv[1:] or None)
     if not sys.argv[1:]:
         OUT.write_text(json.dumps({"timm": timm.__version__, "families": found}, indent=1) + "\n")

@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 def measured(trunk: Trunk, size: int) -> Measured:
     """On a copy, so that nothing of the trunk changes."""
     twin: Any = wholly_on_meta(trunk.at(size)).train()
-    own = {id(parameter) for parameter in twin.parameters()}
+    own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
     inside, inputs, held = [ROOT], [0], dict[int, tuple[int, Tensor]]()
 
     def enter(number: int, module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -39,8 +39,9 @@ def measured(trunk: Trunk, size: int) -> Measured:
         inside[0] = ROOT
 
     def keep(tensor: Tensor) -> Tensor:
-        if id(tensor) not in own:
-            held.setdefault(tensor.untyped_storage()._cdata, (inside[0], tensor))
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            held.setdefault(storage, (inside[0], tensor))
         return tensor
 
     for number, unit in enumerate(units(twin)):

@@ -43,7 +43,7 @@ class MapTrunk(Trunk):
         self.paths = [m for m in model.modules() if isinstance(m, KeyedDropPath)]
         self.rates: Tensor | None = None
         self.taken = {(size, size)}
-        self.layers: dict[str, int] = {}  # found when asked for
+        self._layers: dict[str, int] = {}  # found when asked for
 
     def train(self, mode: bool = True) -> MapTrunk:
         """The model is no child, so nobody else tells it."""
@@ -70,13 +70,13 @@ class MapTrunk(Trunk):
 
     def layer_of(self, name: str) -> int:
         """A parameter belongs to the first stage that depends on it; timm says what of that is the stem."""
-        if not self.layers:
+        if not self._layers:
             stem = getattr(self.model, "group_matcher", lambda: {})().get("stem", "$^")
             patterns = [stem] if isinstance(stem, str) else [first for first, _ in stem]
             found = layers_of(self.model, self._size)
             every = {n: found.get(n, self.depth + 1) for n, _ in self.named_parameters()}
-            self.layers = {n: 0 if any(re.match(p, n) for p in patterns) else layer for n, layer in every.items()}
-        return self.layers[name]
+            self._layers = {n: 0 if any(re.match(p, n) for p in patterns) else layer for n, layer in every.items()}
+        return self._layers[name]
 
     def check(self, size: int) -> None:
         """On meta, once per size."""
