@@ -54,15 +54,10 @@ class Parts:
 
     def draws(self, batch: Batch) -> dict[str, Any]:
         """What makes this micro-batch's random choices: (seed, step), sample and data set."""
-        index = sample_numbers(batch)
+        index = batch.index + batch.domain * SETS_APART  # (B,)
         key = (self.recipe.seed, self.progress.step)
         self.engine.student.set_draws(key, index)
         return {"key": key, "index": index, "domain": batch.domain}
-
-
-def sample_numbers(batch: Batch) -> Tensor:
-    """(B,) unique over all data sets of the run."""
-    return batch.index + batch.domain * SETS_APART
 
 
 def survey(recipe: Recipe, world: World) -> Loader:
