@@ -44,7 +44,7 @@ def export(
             "target": target.name,
             "source": origin.source,
             "size": opened.size,
-            "heads": opened.student.trunk.blocks[0].attn.num_heads,
+            "heads": _heads(opened),
             "half": wishes.half,
             "projectors": wishes.projectors,
             "verified": as_json(differences),
@@ -120,6 +120,11 @@ def _into_place(part: Path, out: Path) -> None:
         os.rename(old, out)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _heads(opened: Opened) -> int | None:
+    blocks = getattr(opened.student.trunk, "blocks", None)
+    return getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks else None
 
 
 def _sha256(file: Path) -> str:

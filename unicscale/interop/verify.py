@@ -16,10 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unicscale.contracts import Features, Seen
 from unicscale.errors import CheckpointError
+from unicscale.interop.exports.portable import named
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
 from unicscale.student.trunk import Grid
+from unicscale.student.trunk.plain import PlainViT
 
 SECONDS = 1800
 READER = """
@@ -31,10 +34,11 @@ for size, batch in load_file(images).items():
     names = {"images": batch}
     with torch.no_grad():
         exec(open(lines).read(), names)
-    said = {"": (names["summary"], names["patches"])} | {f"{k}.": v for k, v in dict(names.get("answers", {})).items()}
-    for teacher, pair in said.items():
-        for kind, tokens in zip(("summary", "patches"), pair):
-            found[f"{size}/{teacher}{kind}"] = torch.as_tensor(tokens).float().contiguous().clone()
+    said = {"summary": names["summary"], "patches": names["patches"]}
+    for name, answer in dict(names.get("answers", {})).items():
+        both = zip(("summary", "patches"), answer) if type(answer).__name__ == "Features" else None
+        said |= {name: answer} if both is None else {f"{name}.{kind}": t for kind, t in both if t is not None}
+    found |= {f"{size}/{name}": torch.as_tensor(t).float().contiguous().clone() for name, t in said.items()}
 save_file(found, out)
 """
 
@@ -75,8 +79,10 @@ def verify(target: Target, opened: Opened, wishes: Wishes, folder: Path) -> list
 def probes(opened: Opened) -> dict[int, Tensor]:
     """Noise, normalised: its own size, and one that is two patches larger, in batches of two and three."""
     generator = torch.Generator().manual_seed(0)
-    size, patch = opened.size, opened.student.trunk.patch
-    return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in ((2, size), (3, size + 2 * patch))}
+    size, other = opened.size, opened.size + 2 * opened.student.trunk.patch
+    # whatever is no ViT is written for its own size where its form holds one, and asked at that
+    asked = ((2, size), (3, other)) if isinstance(opened.student.trunk, PlainViT) else ((3, size),)
+    return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in asked}
 
 
 @torch.no_grad()
@@ -88,19 +94,25 @@ def tokens(
     grid = (images.shape[-2] // trunk.patch, images.shape[-1] // trunk.patch)
     with _positions(target, opened, grid) if its_positions and grid != trunk.grid else _nothing():
         seen = opened.student.eval()(images)
-    said = {"summary": seen.features.summary, "patches": seen.features.patches}
-    if projectors:
-        for teacher, answer in seen.answers.items():
-            pair = opened.statistics.get(teacher) if target.name in ("onnx", "torch") else None
-            for number, kind in enumerate(("summary", "patches")):
-                said[f"{teacher}.{kind}"] = answer[number] if pair is None else pair[number].invert(answer[number])
-    return said
+    answers = seen.answers if projectors else {}
+    if target.name in ("onnx", "torch"):  # whoever has no standardiser at hand gets the teachers' own tokens
+        answers = {name: inverted(opened, name, answer) for name, answer in answers.items()}
+    return named(Seen(seen.features, answers))
+
+
+def inverted(opened: Opened, teacher: str, answer: Features) -> Features:
+    """An answer as the teacher's own tokens, as far as its statistics are known."""
+    pair = opened.statistics.get(teacher, (None, None))
+    return Features(*(t if s is None or t is None else s.invert(t) for s, t in zip(pair, answer, strict=True)))
 
 
 @contextmanager
 def _positions(target: Target, opened: Opened, grid: Grid) -> Iterator[None]:
     """The trunk with a table that was resized by the target's rule."""
     trunk = opened.student.trunk
+    if not isinstance(trunk, PlainViT) or trunk.pos_embed is None:
+        yield
+        return
     table, old = trunk.pos_embed, trunk.grid
     lead, rest = table.detach().split([table.shape[1] - old[0] * old[1], old[0] * old[1]], dim=1)
     resized = torch.cat([lead, target.positions(opened, rest, old, grid)], dim=1)

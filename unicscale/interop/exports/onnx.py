@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from unicscale.interop.exports.portable import answer_names
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.exports.torch_export import program_of
 from unicscale.interop.opened import Opened
+from unicscale.student.trunk.plain import PlainViT
 
 FILE = "model.onnx"
 OPSET = 18
@@ -38,10 +40,8 @@ class Onnx(Target):
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`onnxruntime.InferenceSession`."""
         cast = ".half()" if wishes.half else ""
-        rest = ""
-        if wishes.projectors:
-            teachers = list(opened.student.projector.teachers)  # type: ignore[union-attr]
-            rest = f"answers = dict(zip({teachers}, zip(found[2::2], found[3::2])))  # each teacher's own tokens\n"
+        more = answer_names(opened) if wishes.projectors else []
+        rest = f"answers = dict(zip({more}, found[2:]))  # as the teachers' own tokens\n" if more else ""
         return (
             "import onnxruntime\n\n"
             f'session = onnxruntime.InferenceSession("DIR/{FILE}", providers=["CPUExecutionProvider"])\n'
@@ -51,8 +51,10 @@ class Onnx(Target):
 
     def note(self, opened: Opened) -> str:
         """The opset."""
-        patch = opened.student.trunk.patch
-        return f"ONNX opset {OPSET}; the batch may change, and so may the sides, by multiples of {patch}."
+        sides = ""
+        if isinstance(opened.student.trunk, PlainViT):
+            sides = f", and so may the sides, by multiples of {opened.student.trunk.patch}"
+        return f"ONNX opset {OPSET}; the batch may change{sides}."
 
 
 @contextlib.contextmanager

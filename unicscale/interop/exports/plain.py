@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.layers.mlp import GluMlp, Mlp
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from unicscale.errors import CheckpointError
 from unicscale.interop.opened import Opened
 from unicscale.student.stem import ConvolutionStem
-from unicscale.student.trunk import Trunk
+from unicscale.student.trunk.plain import PlainViT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,11 @@ class Plain:
 def plain(opened: Opened, target: str) -> Plain:
     """The student's numbers; CheckpointError says what `target` has no word for."""
     trunk = opened.student.trunk
-    if not isinstance(trunk, Trunk):
-        raise _refused(target, f"the student is a {type(trunk).__name__}, no plain ViT")
-    first = trunk.blocks[0]
+    if type(trunk) is not PlainViT or trunk.cls_token is None or trunk.pos_embed is None:
+        raise _refused(
+            target, f"the student is no plain ViT with a CLS token and learned positions ({_called(opened)})"
+        )
+    first: Any = trunk.blocks[0]
     mlp, attention = first.mlp, first.attn
     odd = {
         "a stem of convolutions, and a ViT has one patch matrix there": isinstance(trunk.patch_embed, ConvolutionStem),
@@ -71,6 +74,7 @@ def plain(opened: Opened, target: str) -> Plain:
 def dinov2_layout(opened: Opened) -> dict[str, Tensor]:
     """timm's tensors as DINOv2 lays them out: a mask token, scales in every block, positions that cover CLS alone."""
     trunk = opened.student.trunk
+    assert isinstance(trunk, PlainViT)
     state = dict(trunk.state_dict())
     width = trunk.width
     ones = torch.ones(width)
@@ -86,6 +90,10 @@ def dinov2_layout(opened: Opened) -> dict[str, Tensor]:
         for ours, theirs in (("mlp.fc1.", "mlp.w12."), ("mlp.fc2.", "mlp.w3.")):
             state = {name.replace(ours, theirs): t for name, t in state.items()}
     return state
+
+
+def _called(opened: Opened) -> str:
+    return opened.description.student.arch if opened.description else type(opened.student.trunk).__name__
 
 
 def _known_activation(mlp: nn.Module) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, Seen
 from unicscale.interop.opened import Opened
 from unicscale.objective.standardize import Standardizer
-from unicscale.student.trunk import Trunk
+from unicscale.student.trunk.plain import PlainViT
 
 CUBIC = -0.75  # torch's bicubic kernel
 
@@ -18,53 +18,73 @@ class Portable(nn.Module):
 
     def __init__(self, opened: Opened, *, projectors: bool) -> None:
         super().__init__()
-        self.trunk: Trunk = opened.student.trunk
+        self.trunk = opened.student.trunk
         self.projector = opened.student.projector if projectors else None
         self.scales = nn.ModuleDict()
         if projectors:
-            self.scales.update({name: nn.ModuleList(pair) for name, pair in opened.statistics.items()})
-
-    @property
-    def names(self) -> list[str]:
-        """Of the outputs, in order."""
-        teachers = self.projector.teachers if self.projector is not None else []  # type: ignore[union-attr]
-        return [*Features._fields, *(f"{name}.{kind}" for name in teachers for kind in Features._fields)]
+            pairs = {name: [s or nn.Identity() for s in pair] for name, pair in opened.statistics.items()}
+            self.scales.update({name: nn.ModuleList(pair) for name, pair in pairs.items()})
+        self.names = list(named(Seen(*_plainly(self, opened)))) if projectors else list(Features._fields)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As the trunk does it, at any size."""
-        trunk = self.trunk
-        x = trunk.patch_embed(images)
-        x = trunk.norm_pre(self._embed(x, images))
-        blocks = []
-        for block in trunk.blocks:
-            x = block(x)
-            blocks.append(x)
-        x = trunk.norm(x)
-        found = [x[:, 0], x[:, trunk.prefix :]]
-        if self.projector is not None:
-            for name, answer in self.projector(blocks).items():
-                for kind, tokens in enumerate(answer):
-                    scale: Standardizer | None = self.scales[name][kind] if name in self.scales else None  # type: ignore
-                    found.append(tokens if scale is None else scale.invert(tokens))
-        return tuple(found)
+        """As the student does it, at any size where it is a ViT."""
+        blocks, features = self._seen(images)
+        answers = self.projector(blocks) if self.projector is not None else {}
+        for name, answer in answers.items():
+            if name in self.scales:
+                answers[name] = Features(*map(_inverted, self.scales[name], answer))  # type: ignore[call-overload]
+        return tuple(named(Seen(features, answers)).values())
 
-    def _embed(self, x: Tensor, images: Tensor) -> Tensor:
+    def _seen(self, images: Tensor) -> tuple[list[Tensor], Features]:
         trunk = self.trunk
-        old = trunk.grid
+        if not isinstance(trunk, PlainViT):
+            return trunk(images)
         rows, columns = (images.shape[side] // trunk.patch for side in (2, 3))
-        count = trunk.pos_embed.shape[1] - old[0] * old[1]
-        lead, rest = trunk.pos_embed.float().split([count, old[0] * old[1]], dim=1)
-        down, across = torch.arange(rows, device=x.device), torch.arange(columns, device=x.device)
-        same = (down[-1] + 1 == old[0]) & (across[-1] + 1 == old[1])  # its own grid: nothing is resized
-        maps = rest.unflatten(1, old)[0]  # (h, w, d)
-        maps = torch.einsum("ih,hwd->iwd", bicubic(down, old[0], same), maps)
-        maps = torch.einsum("jw,iwd->ijd", bicubic(across, old[1], same), maps)
-        positions = maps.flatten(0, 1)[None].to(x.dtype)
-        batch = x.shape[0]  # len() would make a constant of it
-        prefix = [t.expand(batch, -1, -1).to(x.dtype) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
-        if trunk.positions_cover_prefix:
-            return torch.cat([*prefix, x], dim=1) + torch.cat([lead.to(x.dtype), positions], dim=1)
-        return torch.cat([*prefix, x + positions], dim=1)
+        x = trunk.norm_pre(embedded(trunk, trunk.patch_embed(images), rows, columns))
+        blocks = trunk._blocks(x, (rows, columns))
+        x = trunk.norm(blocks[-1])
+        return blocks, Features(x[:, 0], x[:, trunk.prefix :])
+
+
+def named(seen: Seen) -> dict[str, Tensor]:
+    """Everything a student says, by its name in a graph; kinds that a teacher does not have are left out."""
+    found = {**seen.features._asdict()}
+    found |= {f"{name}.{kind}": t for name, answer in seen.answers.items() for kind, t in answer._asdict().items()}
+    return {name: tokens for name, tokens in found.items() if tokens is not None}
+
+
+def answer_names(opened: Opened) -> list[str]:
+    """Of the outputs behind summary and patches."""
+    return Portable(opened, projectors=True).names[2:]
+
+
+def _plainly(module: Portable, opened: Opened) -> Seen:
+    with torch.no_grad():
+        blocks, features = module.trunk(torch.zeros(1, 3, opened.size, opened.size))
+        return Seen(features, module.projector(blocks) if module.projector is not None else {})
+
+
+def _inverted(scale: nn.Module, tokens: Tensor | None) -> Tensor | None:
+    return scale.invert(tokens) if isinstance(scale, Standardizer) and tokens is not None else tokens
+
+
+def embedded(trunk: PlainViT, x: Tensor, rows: int, columns: int) -> Tensor:
+    """Patches with their positions, behind CLS and registers."""
+    batch = x.shape[0]  # len() would make a constant of it
+    prefix = [t.expand(batch, -1, -1).to(x.dtype) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
+    if trunk.pos_embed is None:
+        return torch.cat([*prefix, x], dim=1)
+    old = trunk.grid
+    lead, rest = trunk.pos_embed.float().split([trunk.uncovered, old[0] * old[1]], dim=1)
+    down, across = torch.arange(rows, device=x.device), torch.arange(columns, device=x.device)
+    same = (down[-1] + 1 == old[0]) & (across[-1] + 1 == old[1])  # its own grid: nothing is resized
+    maps = rest.unflatten(1, old)[0]  # (h, w, d)
+    maps = torch.einsum("ih,hwd->iwd", bicubic(down, old[0], same), maps)
+    maps = torch.einsum("jw,iwd->ijd", bicubic(across, old[1], same), maps)
+    positions = maps.flatten(0, 1)[None].to(x.dtype)
+    if trunk.positions_cover_prefix:
+        return torch.cat([*prefix, x], dim=1) + torch.cat([lead.to(x.dtype), positions], dim=1)
+    return torch.cat([*prefix, x + positions], dim=1)
 
 
 def bicubic(places: Tensor, old: int, same: Tensor) -> Tensor:
@@ -87,14 +107,12 @@ def _kernel(distance: Tensor) -> Tensor:
 
 
 def probe(opened: Opened) -> tuple[Tensor, dict[int, object]]:
-    """Images to trace with, and which of their sides may change: the batch, and multiples of the patch."""
+    """Images to trace with, and which of their sides may change: the batch and, of ViTs, multiples of the patch."""
     patch, size = opened.student.trunk.patch, opened.size
-    dimension = torch.export.Dim
-    sides = {
-        0: dimension("batch", min=1),
-        2: patch * dimension("rows", min=1),
-        3: patch * dimension("columns", min=1),
-    }
+    dtype = next(opened.student.trunk.parameters()).dtype
+    batch = torch.export.Dim("batch", min=1)
+    if not isinstance(opened.student.trunk, PlainViT):
+        return torch.rand(2, 3, size, size).to(dtype), {0: batch}
+    rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     # other numbers than the own grid's and each other's: what is equal while tracing may be taken for always equal
-    dtype = opened.student.trunk.cls_token.dtype
-    return torch.rand(2, 3, size + patch, size + 2 * patch).to(dtype), sides
+    return torch.rand(2, 3, size + patch, size + 2 * patch).to(dtype), {0: batch, 2: patch * rows, 3: patch * columns}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from unicscale.interop.exports.portable import Portable, probe
+from unicscale.interop.exports.portable import Portable, answer_names, probe
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
 
@@ -40,17 +40,12 @@ class TorchExport(Target):
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`torch.export.load`."""
-        teachers = list(opened.student.projector.teachers) if wishes.projectors else []  # type: ignore[union-attr]
         cast = ".half()" if wishes.half else ""
-        if not teachers:
-            return (
-                "import torch\n\n"
-                f'model = torch.export.load("DIR/{FILE}").module()\n'
-                f"summary, patches = model(images{cast})\n"
-            )
+        more = answer_names(opened) if wishes.projectors else []
+        rest = f"answers = dict(zip({more}, found[2:]))  # as the teachers' own tokens\n" if more else ""
         return (
             "import torch\n\n"
             f'model = torch.export.load("DIR/{FILE}").module()\n'
-            f"summary, patches, *rest = model(images{cast})\n"
-            f"answers = dict(zip({teachers}, zip(rest[::2], rest[1::2])))  # each teacher's own tokens, as guessed\n"
+            f"found = model(images{cast})\n"
+            f"summary, patches = found[:2]\n{rest}"
         )

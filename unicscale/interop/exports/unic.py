@@ -72,7 +72,7 @@ def chunked(name: str) -> str:
 def ladder(opened: Opened, target: str) -> dict[str, Tensor]:
     """The ladder's layers under the numbers that they have in a Sequential."""
     projector = opened.student.projector
-    if not isinstance(projector, Ladder) or projector.shared:
+    if not isinstance(projector, Ladder) or any("tokens" in rung.kinds for rung in projector.rungs.values()):
         raise CheckpointError(
             f"--to {target}: the authors' layout has a ladder with perceptrons of their own for CLS and patches, and "
             "nothing else.\n  --to safetensors holds these projectors; without --with-projectors the encoder goes."
@@ -93,6 +93,8 @@ def statistics(opened: Opened) -> dict[str, Any]:
     for teacher, pair in opened.statistics.items():
         found[teacher] = {}
         for (kind, theirs), one in zip(KINDS.items(), pair, strict=True):
+            if one is None:
+                continue
             if type(one).__name__ == "PhiS":
                 raise CheckpointError(
                     f"--to unic: '{teacher}' was standardised by PHI-S, and the authors' layout holds a mean and a "
