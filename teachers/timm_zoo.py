@@ -55,7 +55,7 @@ class Sam2(Named):
     summary = False
     small = {
         "size": "tiny",
-        "settings": {"embed_dim": 16, "num_heads": 1, "stages": [1, 1, 1, 1], "global_att_blocks": [2]},
+        "settings": {"embed_dim": 16, "num_heads": 1, "stages": [1, 1, 2, 1], "global_att_blocks": [3]},
     }
     files = {
         "tiny": "timm:sam2_hiera_tiny.fb_r896_2pt1",

@@ -135,7 +135,7 @@ class TeacherContract:
         assert all(t.is_meta for t in (*twin.module.parameters(), *twin.module.buffers())), "build() made real tensors"
         twin.module.to(torch.float64)
         floats = torch.zeros(1, 3, subject.spec.size, subject.spec.size, dtype=torch.float64, device="meta")
-        for tokens in twin(floats):
+        for tokens in said(twin(floats)):
             assert tokens.is_meta and tokens.dtype == torch.float64
 
     # --- weights --------------------------------------------------------------------------------

@@ -167,7 +167,12 @@ def real_buffers(plugin: Teacher, options: Any) -> dict[str, Tensor]:
 
 
 def cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Parameters only: rotary tables and the like keep the precision they were made in."""
+    """Parameters; of the buffers only statistics of batch norms: rotary tables keep the precision they were made in."""
     for parameter in module.parameters():
         if parameter.dtype.is_floating_point:
             parameter.data = parameter.data.to(dtype)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):  # its products refuse two precisions
+            for name, buffer in part.named_buffers(recurse=False):
+                if buffer.dtype.is_floating_point:
+                    setattr(part, name, buffer.to(dtype))

@@ -144,7 +144,10 @@ class RandomState(Mapping[str, Tensor]):
             return torch.full(shape, float(name.endswith(("weight", "gamma"))), dtype=dtype)
         count, first = math.prod(shape), crc32(name.encode()) % self.TABLE
         turns = (first + count - 1) // self.TABLE + 1
-        return self.table.to(dtype).repeat(turns)[first : first + count].view(shape)
+        drawn = self.table.to(dtype).repeat(turns)[first : first + count].view(shape)
+        if len(shape) == 4 and shape[-1] < 8:  # a convolution's: by its fan-in, or nothing arrives at a deep one's end
+            drawn = drawn * (2 / math.prod(shape[1:])) ** 0.5 / 0.02
+        return drawn
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.like)
