@@ -68,3 +68,9 @@ def test_every_file_that_the_readme_names_is_there() -> None:
         assert (REPOSITORY / link).exists(), link
     for name in re.findall(r"`((?:unicscale|teachers|launch|recipes|docs|benchmarks)/[\w./-]*)`", text):
         assert (REPOSITORY / name).exists(), name
+
+
+def test_the_page_of_floors_is_that_of_the_code() -> None:
+    from benchmarks.architecture import PAGE, page
+
+    assert PAGE.read_text() == page(), "run `python benchmarks/architecture.py`"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unicscale.objective.standardize import Standardizer
 
 __all__ = ["Batch", "Features", "Loss", "Progress", "Seen", "Standardizer", "distil", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 # torch takes seconds to import: `unicscale check` must not pay for names it never touches
 WHERE = {
     "Standardizer": "unicscale.objective.standardize",

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from unicscale.checkpoint.manifest import Damaged
 from unicscale.checkpoint.reading import STEP, committed, opened
+from unicscale.recipe.sections import Save
 
 
 class Keeper:
     """Deletes what is old, but never counts a torn checkpoint as one that protects the run."""
 
-    def __init__(self, folder: Path, keep: int, keep_every_steps: int | None) -> None:
-        self.folder, self.keep, self.every = folder, keep, keep_every_steps
+    def __init__(self, folder: Path, section: Save) -> None:
+        self.folder, self.section = folder, section
         self.proven: dict[str, list[tuple[str, int, int]]] = {}  # what each looked like when its hashes were right
         self.stages: dict[str, int] = {}  # a step belongs to one stage, whoever saves it again
 
@@ -26,11 +27,11 @@ class Keeper:
 
     def sweep(self) -> None:
         """Delete everything older than the last `keep` verified ones, except each stage's last and every Nth step."""
-        good, ended = 0, set[int]()
+        good, ended, every = 0, set[int](), self.section.keep_every_steps
         for path in committed(self.folder):
-            nth = self.every and int(path.name.removeprefix("step-")) % self.every == 0
+            nth = every and int(path.name.removeprefix("step-")) % every == 0
             stage = self._stage(path)
-            if good >= self.keep and not nth and (stage is None or stage in ended):
+            if good >= self.section.keep and not nth and (stage is None or stage in ended):
                 discard(path)
             elif self._whole(path):
                 good += 1

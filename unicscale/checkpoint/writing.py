@@ -54,7 +54,7 @@ class Saver:
         self.folder, self.recipe, self.world, self.parameters = folder, recipe, world, tuple(parameters)
         self.facts = facts or {}  # what must be the same in the run that goes on
         self.versions = versions()
-        self.keeper = Keeper(folder, recipe.save.keep, recipe.save.keep_every_steps)
+        self.keeper = Keeper(folder, recipe.save)
         self.thread: threading.Thread | None = None
         self.written = threading.Event()  # this rank's part of the save in flight, or the failure to write it
         self.failure: str | None = None  # set by the thread, told to everybody by `wait`
