@@ -16,7 +16,7 @@ from unicscale.contracts import Batch, Progress
 from unicscale.data.loader import Feed, Loader, open_loader
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.interop import loading as interop
-from unicscale.interop.starting import enough, introduce
+from unicscale.interop.starting import introduce, refuse_unfit_init
 from unicscale.objective import build_balance
 from unicscale.objective.balance import Balance
 from unicscale.objective.pairs import refuse_unfit
@@ -69,8 +69,7 @@ def survey(recipe: Recipe, world: World) -> Loader:
     trunk.check_stages([stage.size_list for stage in recipe.stages])
     refuse_lone_images(trunk, share(recipe.data.images_per_step, world.size, recipe.data.micro_batch)[0])
     stages.refuse_lost_starts(recipe.stages)
-    if recipe.student.init and not checkpoint.committed(Path(recipe.out) / "checkpoints"):
-        world.on_main(lambda: len(enough(recipe.student, trunk, recipe.teachers).values))
+    world.on_main(lambda: refuse_unfit_init(recipe.student, trunk, recipe.teachers, Path(recipe.out)))
     Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=sizes, world=world)
     return world.together(
         lambda: open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unicscale.checkpoint import committed
 from unicscale.errors import CheckpointError, RecipeError, UserError, nearest
 from unicscale.interop import foreign, hf_names, unic
 from unicscale.interop.loading import read
@@ -50,6 +51,12 @@ def introduce(student: Student, section: sections.Student, teachers: Teachers, *
         say.info(start.said(section.init))
         held = start.values
     student.source = Source(held, lambda: enough(section, student.trunk, teachers).values)
+
+
+def refuse_unfit_init(section: sections.Student, trunk: Trunk, teachers: Teachers, out: Path) -> None:
+    """Before the run folder is touched; a run that goes on has no use for its source, which may be gone."""
+    if section.init and not committed(out / "checkpoints"):
+        enough(section, trunk, teachers)
 
 
 def enough(section: sections.Student, trunk: Trunk, teachers: Teachers) -> Start:
