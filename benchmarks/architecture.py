@@ -1,6 +1,6 @@
 """Writes docs/architecture.md from the code: the floors, what lies on them, and which arrows run between them.
 
-    python benchmarks/architecture.py
+python benchmarks/architecture.py
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ A floor imports from lower ones only, a package has no circle inside, and `unics
 ## The doors
 
 ```text
- .beton bytes ── data ──> Batch ──┬── teacher ──> targets: dict[name, Features] ──┐
-                                  │                                               ├── objective ──> Loss(sum, weight, terms)
-                                  └── engine.student ──> Seen(features, answers) ─┘                        │
-                                                             ▲                                             ▼
- run folder <── checkpoint <── pieces of the engine <── engine.step(lr) <──────────────── engine.backward(loss.sum)
+ .beton bytes ── data ─> Batch ─┬── teacher ─> targets: dict[name, Features] ──┐
+                                │                                              ├── objective ─> Loss(sum, weight, terms)
+                                └── engine.student ─> Seen(features, answers) ─┘                       │
+                                                           ▲                                           ▼
+ run folder <── checkpoint <── pieces of the engine <── engine.step(lr) <────────────── engine.backward(loss.sum)
 ```
 
 The types stand in `unicscale/contracts.py`, the loop in `unicscale/train.py`.

@@ -1,4 +1,10 @@
-"""Parameters, FLOPs, bytes and hours of a recipe, before a byte of it is loaded."""
+"""Parameters, FLOPs, bytes and hours of a recipe, before a byte of it is loaded.
+
+recipe -> shapes: the models on meta -> flops and memory: a formula each, meta where there is none
+                                                          engines say what they hold (engine/facts.py)
+       -> report: the page of `unicscale plan`
+       -> dry_run: the same loop on drawn pixels, and what it took beside what was planned
+"""
 
 from __future__ import annotations
 

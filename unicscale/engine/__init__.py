@@ -1,4 +1,10 @@
-"""Three engines behind one protocol: plain, FSDP2, ZeRO-3. Nothing else knows which one runs."""
+"""Engines behind one protocol: plain, FSDP2, ZeRO-3; nothing else knows which one runs.
+
+section -> build_engine -> plain | fsdp2 | zero3, around a student that was built on meta
+student(images) -> Seen    backward(loss.sum) per micro-batch    step(lr, weight): one verdict on the gradient for all
+pieces() <-> checkpoint    which range of which tensor this rank holds: the same words for every engine
+facts      what it shards, gathers and holds, for whoever plans    stages    what a stage starts from
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Evaluation: every table of the paper, on a student, on its teachers, on anyone's checkpoint."""
+"""Evaluation: every table of the paper, on a student, on its teachers, on anyone's checkpoint.
+
+MODEL -> opening: a Subject -> features: extracted once by all ranks, kept -> tasks: scores of them (metrics: pure
+functions on tensors) -> runner: one JSON each -> results: beside one another and beside the published ones
+names  -> suites -> tasks; data sets -> sets
+during: the same tasks inside a run, bounded, leaving no trace in it
+"""
 
 from __future__ import annotations
 

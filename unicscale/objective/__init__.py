@@ -1,4 +1,9 @@
-"""What is minimised: standardised targets, the loss, and who teaches which image."""
+"""What is minimised: standardised targets, the loss, and who teaches which image.
+
+teachers' tokens (..., D) -> standardize: with what was known before this batch; afterwards it sees them
+answers and targets -> pairs: do they fit -> terms: how far apart, per token -> balance: who teaches which image
+-> loss: Loss(sum, weight, terms); nobody divides before the engine knows the weight of the global batch
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Who asked this process to stop: a signal, the time limit, a request in the run folder, or the death of its launcher.
 
-Handlers only set a flag. Ranks compare flags at a step boundary (`World.asked_to_stop`), because a handler that saves
+Handlers only set a flag. Ranks compare flags at a step boundary (`World.agreed`), because a handler that saves
 would start a collective that the other ranks do not know of.
 """
 

@@ -1,4 +1,9 @@
-"""Teachers: what a plug-in says, how one is found, filled, frozen and asked."""
+"""Teachers: what a plug-in says, how one is found, filled, frozen and asked.
+
+section -> finding: the plug-in by its name -> importing: in a process of its own first -> described: options, spec
+-> files and fetch: where weights lie -> weights: read safely, matched strictly -> frozen: one forward
+-> targets: pixels in its own terms (grid), answers held against its spec (door), standardised: {name: Features}
+"""
 
 from __future__ import annotations
 
