@@ -14,6 +14,7 @@ import argparse
 import gc
 import inspect
 import json
+import sys
 import time
 import warnings
 from itertools import permutations
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage_models import hf_models, open_clip_models, timm_models
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.coverage_models import hf_models, open_clip_models, timm_models
 from unicscale.contracts import Features
 from unicscale.errors import TeacherError, UserError
 from unicscale.recipe.sections import TeacherSection

@@ -42,11 +42,13 @@ class Sized(Named):
     mean, std = IMAGENET_MEAN, IMAGENET_STD
 
     def spec(self, options: Any) -> TeacherSpec:
+        if options.settings:
+            return super().spec(options)
         width, patch, side = self.models[options.size]
-        width, side = options.settings.get("embed_dim", width), options.settings.get("img_size", side)
-        weights = None if options.settings else Weights(self.files[options.size])
         mean, std = SATELLITE if options.size.endswith("-satellite") else (self.mean, self.std)
-        return TeacherSpec(width, patch, side, mean, std, self.licence, self.citation, weights)
+        return TeacherSpec(
+            width, patch, side, mean, std, self.licence, self.citation, Weights(self.files[options.size])
+        )
 
 
 class V3Options(Settings):

@@ -79,4 +79,6 @@ def _combined(parts: list[Tensor], how: str) -> Tensor:
         parts = [p if p.shape[-2:] == finest else F.interpolate(p, finest, mode="bilinear") for p in parts]
     if len(parts) == 1:
         return parts[0]
+    if how == "mean" and len({part.shape[1] for part in parts}) > 1:
+        raise ValueError(f"layers {', '.join(str(part.shape[1]) for part in parts)} wide cannot be averaged")
     return torch.stack(parts).mean(0) if how == "mean" else torch.cat(parts, dim=1)

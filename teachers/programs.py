@@ -1,0 +1,50 @@
+"""Programs in files, behind a module that gives Features."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unicscale.contracts import Features
+
+
+def load(file: Path) -> nn.Module:
+    """By what the archive holds; opening a program runs nothing yet."""
+    with torch.device("cpu"):
+        if any(name.endswith("constants.pkl") for name in zipfile.ZipFile(file).namelist()):
+            return torch.jit.load(str(file), map_location="cpu")
+        return torch.export.load(str(file)).module()
+
+
+class Program(nn.Module):
+    """One program, and how what it says is read."""
+
+    def __init__(self, program: nn.Module, prefix: int) -> None:
+        super().__init__()
+        self.program, self.prefix = program, prefix
+
+    def train(self, mode: bool = True) -> Program:
+        """A program was frozen when it was written, and refuses to be told so."""
+        self.training = mode
+        return self
+
+    def forward(self, images: Tensor) -> Features:
+        said: Any = self.program(images)
+        if isinstance(said, dict):
+            said = (said.get("summary"), said.get("patches"))
+        if isinstance(said, tuple | list):
+            summary, patches = said
+            return Features(summary, patches if patches is None or patches.ndim != 4 else _rows(patches))
+        if said.ndim == 4:
+            return Features(None, _rows(said))
+        if said.ndim == 3:
+            return Features(said[:, 0] if self.prefix else None, said[:, self.prefix :])
+        return Features(said, None)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    return maps.flatten(2).transpose(1, 2)
