@@ -49,10 +49,10 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """A copy of the package beside a recipe of four steps."""
+    """A copy of the package beside a recipe of eight steps."""
     shutil.copytree(places.REPOSITORY / "unicscale", tmp_path / "unicscale")
     write_recipe(
-        tmp_path / "recipe.yaml", write_images(tmp_path / "images", count=16), tmp_path / "runs" / "r", steps=4
+        tmp_path / "recipe.yaml", write_images(tmp_path / "images", count=16), tmp_path / "runs" / "r", steps=8
     )
     return tmp_path
 
