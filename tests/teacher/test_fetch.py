@@ -202,3 +202,15 @@ def test_the_three_files_of_one_name_do_not_collide() -> None:
 
     names = [files.file_name(url) for url in find("ibot").files.values()]
     assert len(set(names)) == len(names)
+
+
+def test_a_file_that_an_older_version_fetched_from_the_same_address_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNICSCALE_CACHE", str(tmp_path))
+    old = tmp_path / "teachers" / "v1--model.pth"
+    old.parent.mkdir()
+    old.touch()
+    files.note_of(old).write_text('{"url": "https://here/v1/model.pth"}')
+    assert files.place_of("https://here/v1/model.pth") == old
+    assert files.place_of("https://there/v1/model.pth") != old

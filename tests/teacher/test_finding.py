@@ -12,6 +12,7 @@ import pytest
 
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.recipe.sections import TeacherSection
+from unicscale.teacher.files import file_name
 from unicscale.teacher.finding import find, listing
 from unicscale.teacher.options import options_of
 
@@ -158,7 +159,7 @@ def unicscale(*words: str, **environment: str) -> subprocess.CompletedProcess[st
 def test_list_names_every_plugin_and_imports_none(install, tmp_path: Path) -> None:
     install("loud_dist", "loud", "raise RuntimeError('never import me')")
     (tmp_path / "teachers").mkdir()
-    (tmp_path / "teachers" / "dinov2_vitg14--dinov2_vitg14_pretrain.pth").touch()
+    (tmp_path / "teachers" / file_name(find("dinov2").files["giant"])).touch()
     ran = unicscale("teachers", "list", UNICSCALE_CACHE=str(tmp_path))
     assert ran.returncode == 0
     rows = {line.split()[0]: line for line in ran.stdout.splitlines()}

@@ -26,7 +26,7 @@ class Card:
     @property
     def present(self) -> list[str]:
         """The sizes whose files are in the cache."""
-        return [size for size, url in self.files.items() if (files.folder() / files.file_name(url)).is_file()]
+        return [size for size, url in self.files.items() if files.place_of(url).is_file()]
 
 
 def card(listed: Listed) -> Card:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,11 +52,24 @@ def wanted(weights: str, official: Weights | None, bundled: Path | None, name: s
                 f"teacher '{name}' has no official file in this form.\n"
                 "  Give one: `weights: PATH`, `weights: hf:ORG/REPO`, or `weights: random` for a dry run."
             )
-        return Wanted(folder() / file_name(official.url), official.url, official.sha256)
+        return Wanted(place_of(official.url), official.url, official.sha256)
     source, _, sha256 = weights.partition("#sha256=")
     if source.startswith(REMOTE):
-        return Wanted(folder() / file_name(source), source, sha256 or None)
+        return Wanted(place_of(source), source, sha256 or None)
     return Wanted(Path(os.path.expanduser(source)), None, sha256 or None)
+
+
+def place_of(url: str) -> Path:
+    """Where the file of an address lies, or will; one that 0.1.0 fetched from this very address stays in use."""
+    path = folder() / file_name(url)
+    old = path.with_name(re.sub(r"--[0-9a-f]{8}--", "--", path.name, count=1))
+    if not path.exists() and old.is_file():
+        try:
+            if json.loads(note_of(old).read_text())["url"] in (url, without_secrets(url)):
+                return old
+        except (ValueError, KeyError, TypeError, OSError):
+            pass  # nobody knows where it came from
+    return path
 
 
 def file_name(url: str) -> str:
