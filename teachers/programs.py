@@ -45,6 +45,8 @@ class Program(nn.Module):
     def __init__(self, program: nn.Module, prefix: int) -> None:
         super().__init__()
         self.program, self.prefix = program, prefix
+        for part in program.modules():
+            part.training = False  # set, not told: an exported program refuses to be told
 
     def train(self, mode: bool = True) -> Program:
         """A program was frozen when it was written, and refuses to be told so."""
