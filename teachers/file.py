@@ -20,7 +20,7 @@ class Options(TeacherOptions):
     path: str
     """A .pt2 of torch.export.save, or a TorchScript file; it takes normalised images (B, 3, H, W)."""
     trust: bool = False
-    """Such a file is a program: opening and running it may do whatever its author wants. Say true if you trust it."""
+    """Such a file is a program, and running it may do whatever its author wants. Say true if you trust it."""
     size: int
     """Pixels a side that it was made for."""
     mean: Triple
@@ -53,7 +53,8 @@ class File(Teacher):
         import torch
         from unicscale_teachers.programs import Program
 
-        return Program(_loaded(options.path), options.prefix).to(torch.get_default_device())
+        module = Program(_loaded(options.path), options.prefix)
+        return module.to("meta") if torch.get_default_device().type == "meta" else module
 
     def own_state(self, options: Options) -> dict[str, Any]:
         from unicscale_teachers.programs import Program

@@ -13,11 +13,30 @@ from unicscale.contracts import Features
 
 
 def load(file: Path) -> nn.Module:
-    """By what the archive holds; opening a program runs nothing yet."""
-    with torch.device("cpu"):
-        if any(name.endswith("constants.pkl") for name in zipfile.ZipFile(file).namelist()):
-            return torch.jit.load(str(file), map_location="cpu")
-        return torch.export.load(str(file)).module()
+    """By what the archive holds."""
+    if any(name.endswith("archive_format") for name in zipfile.ZipFile(file).namelist()):
+        with torch.device("cpu"):
+            return torch.export.load(str(file)).module()
+    return Script(file)
+
+
+class Script(nn.Module):
+    """TorchScript on whichever device it is asked: its parameters cannot be moved, cast or sharded from outside."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+        self.placed: dict[str, Any] = {}
+        self.on("meta")  # a damaged file is seen now
+
+    def on(self, device: str) -> Any:
+        """The program on a device, read once for each."""
+        if device not in self.placed:
+            self.placed[device] = torch.jit.load(str(self.file), map_location=device)
+        return self.placed[device]
+
+    def forward(self, images: Tensor) -> Any:
+        return self.on(str(images.device))(images)
 
 
 class Program(nn.Module):
@@ -26,6 +45,8 @@ class Program(nn.Module):
     def __init__(self, program: nn.Module, prefix: int) -> None:
         super().__init__()
         self.program, self.prefix = program, prefix
+        for part in program.modules():
+            part.training = False  # set, not told: an exported program refuses to be told
 
     def train(self, mode: bool = True) -> Program:
         """A program was frozen when it was written, and refuses to be told so."""
