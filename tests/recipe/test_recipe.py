@@ -48,7 +48,7 @@ def test_an_unknown_key_names_the_line_the_nearest_key_and_what_the_section_take
     text = said(write(tmp_path, GOOD.replace("drop_path: 0.1", "droppath: 0.1")))
     assert text == (
         "r.yaml:4: 'student.droppath' is not a key. Did you mean 'drop_path'?\n"
-        "  'student' takes: arch, drop_path, layer_scale, options, patch, registers, stem"
+        "  'student' takes: arch, drop_path, freeze, init, init_partial, layer_scale, options, patch, registers, stem"
     )
 
 
