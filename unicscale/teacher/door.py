@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unicscale.contracts import Features, TeacherSpec
 from unicscale.errors import TeacherError, TeacherFailed, UserError
+from unicscale.ranks.exits import nobody_leaves
 from unicscale.teacher.plugin import Teacher
 
 # what a RuntimeError says of the machine rather than of the plug-in; ranks/failures.py explains these
@@ -31,10 +32,11 @@ def refuse_pixels(name: str, spec: TeacherSpec, images: Tensor) -> None:
 def named(name: str, plugin: Teacher) -> Iterator[None]:
     """What goes wrong inside a plug-in is said to be its own, with the line where it happened."""
     try:
-        yield
+        with nobody_leaves(f"teacher '{name}'"):
+            yield
     except (UserError, MemoryError):
         raise
-    except (Exception, SystemExit) as problem:
+    except Exception as problem:
         if isinstance(problem, RuntimeError) and any(text in str(problem) for text in MACHINE):
             raise
         said = f"{type(problem).__name__}: {problem}".splitlines()[0]
