@@ -57,6 +57,7 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow  # ten trainings
 @pytest.mark.parametrize("title", SECTIONS)
 def test_a_change_is_made_as_the_page_says(scratch: Path, title: str) -> None:
     if "evaluation" in title:

@@ -99,7 +99,7 @@ def fails(problem: BaseException) -> Callable[[torch.Tensor], Any]:
     return forward
 
 
-@pytest.mark.parametrize("problem", [ValueError("odd side"), SystemExit(3), RuntimeError("shapes"), KeyError("x")])
+@pytest.mark.parametrize("problem", [ValueError("odd side"), RuntimeError("shapes"), KeyError("x")])
 def test_what_goes_wrong_inside_a_plug_in_names_it_and_the_line(problem: BaseException) -> None:
     with pytest.raises(
         TeacherError, match=rf"teacher 'odd': its forward failed at test_door\.py:\d+: {type(problem).__name__}"
