@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from unicscale import __version__
 from unicscale.evaluate.results.compare import summary
 
 
@@ -59,6 +60,11 @@ def test_quick_commands_do_not_import_torch(words: str, repository: Path, tmp_pa
     assert ran.returncode == 0, ran.stderr
     if not words.startswith("report"):  # which waits for matplotlib
         assert time.monotonic() - begun < 3  # 1 s on a quiet machine; the tests' own machine is not
+
+
+def test_the_version_is_one_line() -> None:
+    ran = unicscale("--version")
+    assert (ran.returncode, ran.stdout) == (0, f"unicscale {__version__}\n")
 
 
 def test_a_missing_recipe_is_one_line_and_exit_2(tmp_path: Path) -> None:

@@ -73,11 +73,43 @@ def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
+    max_steps: Annotated[
+        int | None,
+        typer.Option("--max-steps", min=1, help="Save and leave after this step of the run, with exit code 0."),
+    ] = None,
 ) -> None:
     """Train in this process group; goes on by itself where it left off."""
-    finished = run_rank(recipe, overrides or [], fresh=fresh)
+    from unicscale.errors import ReachedLimit
+    from unicscale.ranks.terminal import tell
+
+    try:
+        finished = run_rank(recipe, overrides or [], fresh=fresh, max_steps=max_steps)
+    except ReachedLimit as reached:
+        if rank_here() == 0:
+            tell(reached)
+        return
     if finished is not None:
-        print(f"finished: {finished.root}")
+        print(f"finished: {finished.root}", flush=True)
+        tell(afterwards(finished))
+
+
+def afterwards(run: RunFolder) -> str:
+    """Where the student of a finished run lies, and what people do with it next."""
+    from unicscale.run.launches import committed_step
+
+    return (
+        f"  student  {run.checkpoints}/step-{committed_step(run):08d}\n"
+        f"  next     unicscale evaluate {run.root}\n"
+        f"           unicscale export {run.root} --to timm --out FOLDER\n"
+        f"           unicscale report {run.root}"
+    )
+
+
+def rank_here() -> int:
+    """Of this process, as its launcher says."""
+    from unicscale.ranks.environment import whole
+
+    return whole("RANK", whole("SLURM_PROCID", 0))
 
 
 def run_rank(
@@ -85,6 +117,7 @@ def run_rank(
     overrides: Sequence[str] = (),
     *,
     fresh: bool = False,
+    max_steps: int | None = None,
     begun: Callable[[RunFolder, int], object] | None = None,
 ) -> RunFolder | None:
     """One rank from its first breath to its last, whoever started it; rank 0 of a training gets its folder back.
@@ -92,7 +125,6 @@ def run_rank(
     `begun` hears of the run's folder and of this rank's number before anything can go wrong with either.
     """
     from unicscale.ranks import rendezvous, stop
-    from unicscale.ranks.environment import whole
     from unicscale.recipe import load
     from unicscale.recipe.secrets import refuse_secrets
     from unicscale.run.folder import RunFolder
@@ -101,7 +133,7 @@ def run_rank(
     stop.listen()  # before the slow imports: a signal that comes during them is not lost
     resolved = load(recipe, overrides)
     run = RunFolder(Path(resolved.out))
-    rank = whole("RANK", whole("SLURM_PROCID", 0))
+    rank = rank_here()
     if begun is not None:
         begun(run, rank)
     refuse_secrets(resolved)
@@ -117,7 +149,7 @@ def run_rank(
         return None
     from unicscale.train import train as run_whole
 
-    run_whole(resolved, fresh=fresh)
+    run_whole(resolved, fresh=fresh, max_steps=max_steps)
     return run if rank == 0 else None
 
 
