@@ -30,9 +30,12 @@ def check(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE")] = None,
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes and leave.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only, no YAML.")] = False,
 ) -> None:
-    """Validate a recipe and print it resolved."""
+    """Validate a recipe and print it resolved; the last line, on stderr, is the verdict and what was not looked at."""
+    from unicscale.commands.seen import verdict
     from unicscale.errors import RecipeError
+    from unicscale.ranks.terminal import tell
     from unicscale.recipe import Recipe, dump, load
     from unicscale.recipe.yaml_lines import read
     from unicscale.teacher.cards import introduce
@@ -49,8 +52,11 @@ def check(
         from unicscale.cost.shapes import Shapes
 
         Shapes.of(resolved)
-    print(dump(resolved), end="")
-    print("\n".join(f"# {line}" for line in teachers))
+    said = verdict(resolved)
+    if not quiet:
+        print(dump(resolved), end="")
+        print("\n".join(f"# {line}" for line in teachers), flush=True)
+    tell(said)
 
 
 def plan(
