@@ -63,7 +63,10 @@ def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
     gpus: Annotated[int | None, typer.Option(help="Ranks; as the recipe launches if left out.")] = None,
-    memory: Annotated[float, typer.Option(help="GiB on each.")] = 80.0,
+    gpu: Annotated[
+        str | None, typer.Option(help="A100, H100, H200, B200, L40S or 4090: whose hours and memory.")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB on each; those of --gpu, or 80, if left out.")] = None,
 ) -> None:
     """Parameters, FLOPs, memory per rank, steps and GPU-hours of a recipe."""
     from unicscale import cost
@@ -71,7 +74,8 @@ def plan(
     from unicscale.teacher.cards import introduce
 
     resolved = load(recipe, overrides or [], unset="keep")
-    print(cost.report(resolved, gpus, memory))
+    kind = cost.named(gpu or "H200")
+    print(cost.report(resolved, gpus, memory or (kind.gib if gpu else 80.0), kind))
     print("\n".join(introduce(name, section) for name, section in resolved.teachers.items()))
 
 
