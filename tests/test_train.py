@@ -48,6 +48,11 @@ def test_the_loss_falls_and_both_stages_are_told(run: Path) -> None:
     assert {"loss/one", "loss/two/cls/cos", "keep/one", "lr", "grad_norm", "time/teachers"} <= logged[-1].keys()
 
 
+def test_the_log_of_rank_0_has_the_steps_however_the_run_was_started(run: Path) -> None:
+    log = (run / "logs" / "rank-0000.log").read_text()
+    assert [f"rank 0 INFO step {n}/24  " in log for n in (1, 12, 24)] == [True] * 3
+
+
 def test_the_same_command_again_finds_nothing_to_do(run: Path) -> None:
     before = (run / "metrics.jsonl").read_text()
     train(load(str(run / "recipe.yaml")))
