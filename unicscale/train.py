@@ -22,10 +22,7 @@ from unicscale.run.phases import Phases
 
 
 def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) -> RunFolder:
-    """Run the recipe to its end, from wherever it stands; StoppedOnRequest when somebody asked it to leave early.
-
-    `max_steps` ends it after so many steps of the run, as ReachedLimit; schedules stay those of the whole run.
-    """
+    """Run the recipe to its end (or step `max_steps`) from where it stands; StoppedOnRequest where it leaves early."""
     try:
         with joined(recipe.engine) as world:
             if recipe.evaluate.ever:
