@@ -86,13 +86,6 @@ def memory(recipe: Recipe, launch: Launch) -> list[str]:
     return [f"{largest:.1f} of {launch.gpu_gib:g} GiB per rank by plan, {found.hours:,.0f} GPU-hours"]
 
 
-def cores(launch: Launch) -> list[str]:
-    """Most clusters give a task one core where nobody asks for more, and a GPU waits for its images then."""
-    if launch.gpus_per_node == 0 or launch.cpus_per_task is not None:
-        return []
-    return ["no launch.cpus_per_task: the cluster decides, often for one core per rank, too few to decode images"]
-
-
 def folder(recipe: Recipe) -> None:
     """The run folder is ours, writable, free, and no job of it waits in the queue."""
     refuse_early(recipe, main=True)

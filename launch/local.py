@@ -23,11 +23,12 @@ from typing import Annotated
 
 import typer
 
+from unicscale.commands.training import afterwards
 from unicscale.errors import RunError, StoppedOnRequest
 from unicscale.ranks.stop import parse_duration
 from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe, dump
-from unicscale.run.folder import open_run
+from unicscale.run.folder import RunFolder, open_run
 from unicscale.run.launches import refuse_early, remember
 
 from . import checks
@@ -84,7 +85,8 @@ def train(resolved: Recipe, ranks: int, restarts: int, end: float | None, *, fre
         clock.sleep(0.5)  # for the echo's last lines
         if code == 0:
             if resolved.dry_run is None:  # whose page the echo has shown
-                print(f"finished: {resolved.out}")
+                print(f"finished: {resolved.out}", flush=True)
+                tell(afterwards(RunFolder(Path(resolved.out))))
             return
         if code == StoppedOnRequest.exit_code:
             raise StoppedOnRequest(f"{resolved.out}: stopped; the same command goes on.")

@@ -13,6 +13,8 @@ from unicscale.errors import RecipeError
 from unicscale.ranks.stop import parse_duration
 from unicscale.recipe.sections import Launch
 
+CORES = 8  # of a rank with a GPU, where nobody says how many: they decode images, and Slurm's own default is one
+
 
 def executor(launch: Launch, submission: Path, name: str) -> SlurmExecutor:
     """submitit's executor for this request; its files go to `submission`/submitit."""
@@ -41,6 +43,7 @@ def parameters(launch: Launch, submission: Path, name: str) -> dict[str, Any]:
     """In submitit's words."""
     return {
         "job_name": name,
+        "time": None,  # submitit would ask for five minutes; where we have no word for it, the partition has
         "nodes": launch.nodes,
         "ntasks_per_node": launch.tasks,
         "signal_delay_s": _warning(launch),
@@ -71,6 +74,8 @@ def options(launch: Launch) -> dict[str, Any]:
         if not equals:
             key, _, value = key.partition(" ")
         said[key.strip()] = value.strip() or True
+    if launch.gpus_per_node and not said.keys() & {"cpus-per-task", "c", "cpus-per-gpu"}:
+        said["cpus-per-task"] = CORES
     return said
 
 
@@ -79,7 +84,8 @@ def srun_options(launch: Launch) -> list[str]:
     # where sbatch was told --export=NONE, srun would hand on nothing of what the lines before it export
     said = ["--kill-on-bad-exit=1", "--open-mode=append", "--export=ALL"]
     # since 22.05 srun does not inherit this from sbatch, and ranks would share one core
-    return [*said, f"--cpus-per-task={launch.cpus_per_task}"] if launch.cpus_per_task else said
+    cores = options(launch).get("cpus-per-task")
+    return [*said, f"--cpus-per-task={cores}"] if cores else said
 
 
 def before(launch: Launch, submission: Path) -> list[str]:
@@ -87,7 +93,10 @@ def before(launch: Launch, submission: Path) -> list[str]:
     return [
         f"# unicscale: this job saves and goes back to the queue by itself, at most {launch.max_requeues} times; code,",
         f"# recipe and logs are in {submission}; scancel ends it for good",
+        *[f"# {line}" for line in unsaid(launch)],
+        *(["# --- launch.setup, as the recipe, the site and the command line say it"] if launch.setup else []),
         *launch.setup,
+        "# --- what every job of unicscale does",
         "set +e  # whatever those lines set: a run that stops to go on later ends with 75",
         "export UNICSCALE_SUBMISSION=slurm-$SLURM_JOB_ID  # one name for this script and every srun of it",
         f"export PYTHONPATH={shlex.quote(str(submission / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}",
@@ -106,6 +115,16 @@ def after(launch: Launch, submission: Path) -> list[str]:
         f"{shlex.join(command)} $code --max-requeues {launch.max_requeues}",
         "exit $code",
     ]
+
+
+def unsaid(launch: Launch) -> list[str]:
+    """What nobody has said of this job, and what happens instead: for the batch script and for those who submit it."""
+    asked, found = options(launch), []
+    if not asked.keys() & {"time", "t"}:
+        found.append("no launch.time: the job gets the time limit that its partition has by default")
+    if asked.get("cpus-per-task") == CORES and launch.cpus_per_task is None:
+        found.append(f"no launch.cpus_per_task: {CORES} cores are asked for each rank, which decode its images")
+    return found
 
 
 def _warning(launch: Launch) -> int:

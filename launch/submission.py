@@ -51,7 +51,7 @@ class Submission:
         for run in self.runs:
             said = checks.check(run.recipe, self.launch, paths=paths)
             found += [f"{run.recipe.out}: {line}" for line in said]
-        return found + checks.cores(self.launch)
+        return found + sbatch.unsaid(self.launch)
 
     def script(self) -> str:
         """The sbatch file."""

@@ -48,11 +48,33 @@ def test_the_loss_falls_and_both_stages_are_told(run: Path) -> None:
     assert {"loss/one", "loss/two/cls/cos", "keep/one", "lr", "grad_norm", "time/teachers"} <= logged[-1].keys()
 
 
+def test_the_log_of_rank_0_has_the_steps_however_the_run_was_started(run: Path) -> None:
+    log = (run / "logs" / "rank-0000.log").read_text()
+    assert [f"rank 0 INFO step {n}/24  " in log for n in (1, 12, 24)] == [True] * 3
+
+
 def test_the_same_command_again_finds_nothing_to_do(run: Path) -> None:
     before = (run / "metrics.jsonl").read_text()
     train(load(str(run / "recipe.yaml")))
     assert (run / "metrics.jsonl").read_text() == before
     assert len(json.loads((run / "run.json").read_text())["launches"]) >= 2
+
+
+def test_a_trial_of_three_steps_saves_leaves_with_0_and_the_run_goes_on_to_its_end(
+    tmp_path: Path, images: Path
+) -> None:
+    out = tmp_path / "out"
+    recipe = str(write_recipe(tmp_path / "r.yaml", images, out, steps=8, track={"every_steps": 50}))
+    said = "stopped at step 3 of 8 (--max-steps 3), saved; the same command without it goes on from there."
+    for _ in range(2):  # the second finds nothing to do
+        tried = unicscale("train", recipe, "--max-steps", "3")
+        assert (tried.returncode, tried.stderr.splitlines()[-1], tried.stdout) == (0, said, ""), tried.stderr
+    assert [r["step"] for r in records(out)] == [1, 3], "the last step is logged"
+    assert json.loads((out / "run.json").read_text())["launches"][0]["ended"]["exit"] == 75, "stopped, not finished"
+    done = unicscale("train", recipe)
+    assert (done.returncode, done.stdout) == (0, f"finished: {out}\n"), done.stderr
+    assert f"student  {out}/checkpoints/step-00000008\n" in done.stderr
+    assert f"unicscale evaluate {out}\n" in done.stderr and f"unicscale export {out} --to timm" in done.stderr
 
 
 def test_a_student_without_a_projector_trains_and_is_read_back(tmp_path: Path, images: Path) -> None:

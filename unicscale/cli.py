@@ -6,9 +6,11 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+from unicscale import __version__
 from unicscale.errors import UserError
 from unicscale.ranks import stop
 from unicscale.ranks.terminal import settle, tell
@@ -33,6 +35,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"unicscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
 for family in FAMILIES:
     import_module(f"unicscale.commands.{family}").register(app)
 

@@ -92,6 +92,10 @@ class StoppedOnRequest(UserError):
     exit_code = 75
 
 
+class ReachedLimit(StoppedOnRequest):
+    """`--max-steps` was reached: the command did what it was told, so it leaves with 0."""
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """`" Did you mean 'drop_path'?"`, or nothing when nothing is near."""
     close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.55)

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from unicscale.assembly import Parts, assemble, survey
-from unicscale.errors import BlewUp, DataError, StoppedOnRequest
+from unicscale.errors import BlewUp, DataError, ReachedLimit, StoppedOnRequest
 from unicscale.evaluate.during import during, refuse_unfit
 from unicscale.objective.loss import distil
 from unicscale.ranks.device import keep_compiled
@@ -21,8 +21,8 @@ from unicscale.run.metrics import Tally
 from unicscale.run.phases import Phases
 
 
-def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
-    """Run the recipe to its end, from wherever it stands; StoppedOnRequest when somebody asked it to leave early."""
+def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) -> RunFolder:
+    """Run the recipe to its end (or step `max_steps`) from where it stands; StoppedOnRequest where it leaves early."""
     try:
         with joined(recipe.engine) as world:
             if recipe.evaluate.ever:
@@ -35,7 +35,7 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
                 with watchdog, explained(world.rank, watchdog):
                     parts = assemble(recipe, world, run, loader=loader)
                     try:
-                        loop(parts, Phases(world.device, watchdog))
+                        loop(parts, Phases(world.device, watchdog), max_steps)
                     except BlewUp:  # on all ranks alike; skipped steps moved nothing, so nothing is lost
                         parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
                         raise
@@ -47,19 +47,20 @@ def train(recipe: Recipe, *, fresh: bool = False) -> RunFolder:
         close_voice()
 
 
-def loop(parts: Parts, phase: Phases) -> None:
+def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
     """Batches in, checkpoints out."""
     recipe, plan, progress, world = parts.recipe, parts.plan, parts.progress, parts.world
     engine, teachers, log, saver = parts.engine, parts.teachers, parts.log, parts.saver
     loss_of = recipe.loss_arguments()
     streak = Streak(world.device, recipe.engine.dtype)
-    batches = parts.loader.start(progress, lambda step: plan.size(step, recipe.seed), plan.steps - progress.step)
-    while progress.step < plan.steps:
+    last = min(plan.steps, max_steps or plan.steps)
+    batches = parts.loader.start(progress, lambda step: plan.size(step, recipe.seed), max(0, last - progress.step))
+    while progress.step < last:
         if plan.stage_of(progress.step) != progress.stage:
             parts.begin(plan.stages[progress.stage + 1], plan.stages[progress.stage])
             progress.stage += 1
         tally = Tally()
-        for last in engine.micro_steps():
+        for final in engine.micro_steps():
             phase("data", progress.step)
             batch = next(batches)
             draws = parts.draws(batch)
@@ -69,7 +70,7 @@ def loop(parts: Parts, phase: Phases) -> None:
             guess = engine.student(batch.images)
             loss = distil(guess.answers, targets, balance=parts.balance, spread=teachers.spread(), **loss_of, **draws)
             phase("backward")
-            engine.backward(loss.sum, last=last)
+            engine.backward(loss.sum, last=final)
             tally.add(loss)
             del guess, loss  # their graph would keep this stage's student alive while the next one's is built
         phase("optimizer")
@@ -80,14 +81,13 @@ def loop(parts: Parts, phase: Phases) -> None:
         parts.balance.update(world)
         progress.step, progress.images = progress.step + 1, progress.images + recipe.data.images_per_step
         phase("boundary")
-        if plan.logs(progress.step):  # the only place where a step waits for the device
+        if plan.logs(progress.step) or progress.step == last:  # the only place where a step waits for the device
             rates = {"grad_norm": norm, "lr": lr, "momentum": momentum}
             log.write(progress, tally.terms(world) | rates | streak.terms() | phase.measured())
             teachers.remark()
             streak.judge(progress.step, teachers.broken())
-        due = (
-            plan.saves(progress.step) or plan.ends_stage(progress.step) or plan.evaluates(progress.step) or saver.due()
-        )
+        due = plan.saves(progress.step) or plan.ends_stage(progress.step) or plan.evaluates(progress.step)
+        due = due or progress.step == last or saver.due()
         unjudged = parts.loader.damage.unjudged
         stop, save, bad = world.agreed(stop=world.stop.raised(), save=due, tell=unjudged)  # all leave at the same step
         if bad:
@@ -95,13 +95,16 @@ def loop(parts: Parts, phase: Phases) -> None:
         if stop or save:
             phase("save")
             streak.judge(progress.step, teachers.broken())
-            saver.save(progress, engine, parts.states, wait=stop or progress.step == plan.steps)
+            saver.save(progress, engine, parts.states, wait=stop or progress.step == last)
         if stop and progress.step < plan.steps:
             where = f"step {progress.step} of {plan.steps} ({world.stop.reason})"
             raise StoppedOnRequest(f"stopped at {where}; the same command goes on from there.")
         if plan.evaluates(progress.step):
             with phase.unwatched("evaluate"):
                 log.event(measure(parts))
+    if progress.step < plan.steps:
+        where = f"step {progress.step} of {plan.steps} (--max-steps {max_steps})"
+        raise ReachedLimit(f"stopped at {where}, saved; the same command without it goes on from there.")
 
 
 def measure(parts: Parts) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.recipe import write_images, write_recipe
+from unicscale import __version__
+from unicscale.commands.seen import verdict
+from unicscale.errors import UserError
 from unicscale.evaluate.results.compare import summary
+from unicscale.recipe import load
 
 
 def unicscale(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -61,6 +66,11 @@ def test_quick_commands_do_not_import_torch(words: str, repository: Path, tmp_pa
         assert time.monotonic() - begun < 3  # 1 s on a quiet machine; the tests' own machine is not
 
 
+def test_the_version_is_one_line() -> None:
+    ran = unicscale("--version")
+    assert (ran.returncode, ran.stdout) == (0, f"unicscale {__version__}\n")
+
+
 def test_a_missing_recipe_is_one_line_and_exit_2(tmp_path: Path) -> None:
     ran = unicscale("check", str(tmp_path / "no.yaml"))
     assert ran.returncode == 2
@@ -77,6 +87,35 @@ def test_nothing_is_left_behind_by_a_recipe_that_is_refused(tmp_path: Path) -> N
 def test_an_unknown_command_is_exit_2() -> None:
     ran = unicscale("trian")
     assert ran.returncode == 2 and "Traceback" not in ran.stderr
+
+
+def test_check_ends_with_a_verdict_that_says_what_it_did_not_see(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 8)
+    recipe = str(write_recipe(tmp_path / "r.yaml", images, tmp_path / "run"))
+    ran = unicscale("check", recipe)
+    assert ran.returncode == 0 and ran.stdout.startswith("schema: 1"), ran.stderr
+    assert ran.stderr.splitlines()[-1] == "valid; not looked at: weights"
+    quiet = unicscale("check", "--quiet", recipe, f"data.train=[{tmp_path}/none]", "student.arch=vit_smal")
+    seen = f"data ({tmp_path}/none is not on this machine), student.arch (`plan` asks timm), weights"
+    assert (quiet.stdout, quiet.stderr) == ("", f"valid; not looked at: {seen}\n")
+
+
+UNSEEN = {
+    "data.images_per_step=9": "an epoch has 8 images, fewer than one step takes (9).",
+    "evaluate={every_steps: 4, tasks: [knn]}": "evaluate: no images to measure on: name evaluate.data or data.val",
+    "evaluate={every_steps: 4, tasks: [miou], data: IMAGES}": "'miou' cannot be measured while training",
+}
+
+
+@pytest.mark.parametrize("change", UNSEEN)
+def test_check_refuses_what_train_would_refuse(tmp_path: Path, change: str) -> None:
+    images = write_images(tmp_path / "images", 8)
+    recipe = load(
+        str(write_recipe(tmp_path / "r.yaml", images, tmp_path / "run")), [change.replace("IMAGES", str(images))]
+    )
+    with pytest.raises(UserError) as error:
+        verdict(recipe)
+    assert UNSEEN[change] in str(error.value)
 
 
 def test_the_schema_is_json() -> None:

@@ -12,8 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.kit import contract, ranks
+from tests.kit.recipe import write_images, write_recipe
 from unicscale.contracts import Features
-from unicscale.cost import costs, flops, memory, report
+from unicscale.cost import costs, flops, memory, named, report
 from unicscale.cost.shapes import Shapes
 from unicscale.engine import Engine, build_engine
 from unicscale.errors import RecipeError
@@ -149,6 +150,26 @@ def test_a_recipe_that_does_not_fit_is_told_what_to_change(repository: Path) -> 
     assert "teacher dinov2: whole on every rank" in report(recipe, 8, 80.0)
     assert "Counted as ImageNet-1K's 1,281,167 images." in page
     assert all(len(line) <= 80 for line in page.splitlines() if "IMAGENET" not in line)
+
+
+def test_a_plan_ends_with_a_verdict_and_counts_the_hours_of_the_gpu_that_was_named(repository: Path) -> None:
+    recipe = load(repository / "recipes" / "unic_l.yaml", unset="keep")
+    page = report(recipe, 8, 40.0, named("NVIDIA a100"))
+    assert "0.90 ZFLOP, 1,674 A100-hours at 48% of 312 TFLOP/s;\n209 hours on 8 of them" in page
+    assert "fits: 38.9 of 40 GiB, barely" in page
+    roomy = report(recipe, 8, 141.0)
+    assert "H200-hours" in roomy and "of 141 GiB\n" in roomy and "barely" not in roomy
+    with pytest.raises(RecipeError, match=r"--gpu H20O is not known. Did you mean 'H200'\? There are: A100, H100"):
+        named("H20O")
+
+
+def test_the_plan_of_a_small_recipe_has_figures_not_zeros(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 8)
+    page = report(load(write_recipe(tmp_path / "r.yaml", images, tmp_path / "run")), None, 80.0)
+    assert "  images                                       64             64" in page
+    assert "GFLOP" in page and "H200-minutes" in page and "1 rank of 80 GiB" in page and "of them" not in page
+    lines = [line.split() for line in page.splitlines()]
+    assert not [words for words in lines if {"0.0", "0.00", "0.000"} & set(words)]
 
 
 def test_copies_of_a_sharded_teacher_take_more_room_than_one() -> None:

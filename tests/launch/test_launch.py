@@ -107,6 +107,17 @@ def test_the_script_asks_for_what_was_asked() -> None:
     assert not any("wckey" in line for line in lines)
 
 
+def test_a_job_without_a_time_gets_that_of_its_partition_and_one_without_cores_gets_eight() -> None:
+    lines = sbatch.script(Launch(gpus_per_node=2), Path("/x"), "a").splitlines()
+    assert not any("--time" in line for line in lines), "submitit's own default is five minutes"
+    assert "#SBATCH --cpus-per-task=8" in lines
+    assert "--cpus-per-task=8" in next(line for line in lines if line.startswith("srun"))
+    text = sbatch.script(Launch(gpus_per_node=0), Path("/x"), "a")
+    assert "cpus-per-task" not in text, "a CPU job is the cluster's to size"
+    own = sbatch.script(Launch(extra=["--cpus-per-gpu=12"]), Path("/x"), "a")
+    assert "cpus-per-task" not in own
+
+
 def test_a_comment_written_as_a_block_is_one_line_of_the_script() -> None:
     assert "#SBATCH --comment='UNIC L'" in sbatch.script(Launch(comment="UNIC L\n"), Path("/x"), "a").splitlines()
 
@@ -127,6 +138,19 @@ def test_the_sites_own_shell_lines_neither_end_the_script_nor_hide_it_from_the_r
     done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (75, "after 75\n"), done.stderr
     assert "--export=ALL" in said.read_text().split() and said.read_text().endswith("slurm-7\n")
+
+
+def test_a_function_of_the_setup_puts_the_ranks_into_a_container_as_the_page_says(tmp_path: Path) -> None:
+    page = Path("docs/launch.md").read_text()
+    line = next(line.removeprefix("  - ") for line in page.splitlines() if line.startswith("  - srun() {"))
+    (tmp_path / "srun").write_text('#!/bin/bash\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    lines = sbatch.script(Launch(setup=[line]), tmp_path / "x", "a").splitlines()
+    (tmp_path / "script.sh").write_text("\n".join(line for line in lines if "unicscale_launch" not in line))
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(tmp_path / "script.sh")], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("--container-image=/images/cuda.sqsh"), done.stderr
+    assert "--kill-on-bad-exit=1" in done.stdout and "submitit.core._submit" in done.stdout
 
 
 def test_a_site_that_calls_gpus_gres_gets_gres() -> None:
@@ -202,10 +226,14 @@ def test_a_secret_is_found_however_yaml_writes_it(tmp_path: Path, monkeypatch: p
         checks.check(load(recipe_file(tmp_path)), Launch(gpus_per_node=0, setup=["export X=it's: 0123 'quoted'"]))
 
 
-def test_a_gpu_job_that_asks_for_no_cores_is_told_what_that_means() -> None:
-    told = ["no launch.cpus_per_task: the cluster decides, often for one core per rank, too few to decode images"]
-    assert checks.cores(Launch(gpus_per_node=1)) == told
-    assert checks.cores(Launch(gpus_per_node=1, cpus_per_task=8)) == checks.cores(Launch(gpus_per_node=0)) == []
+def test_what_a_job_does_not_ask_for_is_said_where_it_is_submitted_and_in_its_script(recipe: Recipe) -> None:
+    time = "no launch.time: the job gets the time limit that its partition has by default"
+    cores = "no launch.cpus_per_task: 8 cores are asked for each rank, which decode its images"
+    submission = plan_submission([Variant(recipe)], {"gpus_per_node": 0})
+    assert time in submission.check() and f"# {time}" in submission.script().splitlines()
+    assert sbatch.unsaid(Launch(gpus_per_node=1)) == [time, cores]
+    assert sbatch.unsaid(Launch(gpus_per_node=1, cpus_per_task=8, time="60")) == []
+    assert sbatch.unsaid(Launch(gpus_per_node=1, extra=["--cpus-per-gpu=12", "--time=60"])) == []
 
 
 def test_a_folder_whose_name_would_run_in_the_batch_script_is_refused(

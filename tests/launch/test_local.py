@@ -94,6 +94,8 @@ def test_the_recipes_of_a_folder_run_one_after_the_other(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"finished: {tmp_path / name}" for name in ("a", "b")]
     assert f"run 2 of 2: {tmp_path / 'b'}" in done.stderr
+    assert (tmp_path / "a" / "logs" / "rank-0000.log").read_text().count("step 8/8") == 1, "once, not twice"
+    assert f"student  {tmp_path}/a/checkpoints/step-00000008" in done.stderr
 
 
 def test_ctrl_c_saves_and_leaves_with_75(tmp_path: Path) -> None:

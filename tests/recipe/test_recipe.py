@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from unicscale.errors import RecipeError
 from unicscale.recipe import Recipe, dump, load
+from unicscale.recipe.foreign import WORDS
 
 GOOD = """\
 schema: 1
@@ -168,6 +170,46 @@ def test_a_wrong_override_names_itself(tmp_path: Path) -> None:
     assert "'student.dropath=1': 'student.dropath' is not a key. Did you mean 'drop_path'?" in said(
         path, "student.dropath=1"
     )
+
+
+def test_what_an_override_makes_disagree_is_said_of_the_override(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    manual = "loss.balance={kind: manual, weights: {b: 2}}"
+    assert said(path, manual).startswith(f"'{manual}': loss.balance.weights names ['b']")
+    assert said(path, "stages.0.steps=3").startswith("'stages.0.steps=3': 'stages.0': say how long")
+    odd = write(tmp_path, GOOD.replace("size: 224", "size: 100"), "odd.yaml")
+    assert said(odd).startswith("odd.yaml:9: stages.0.size: 100 is not a multiple"), (
+        "the line that says it, not the first"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("batch_size=64", "Here it is data.images_per_step"),
+        ("data.batch_size=64", "Here it is data.images_per_step"),
+        ("engine.precision=bf16", "Here it is engine.dtype: bf16."),
+        ("amp=true", "Here it is engine.dtype: bf16."),
+        ("engine.lr=1e-3", "Here it is stages[].lr.peak: 3e-4."),
+        ("stages.0.learning_rate=1e-3", "Here it is stages[].lr.peak: 3e-4."),
+        ("epochs=3", "Here it is stages[].epochs."),
+        ("optimizer={name: adamw, lr: 1e-3}", "Here it is engine (weight_decay, betas, clip) and stages[].lr."),
+        ("num_workers=8", "Here it is data.workers."),
+        ("student.img_size=224", "Here it is stages[].size."),
+        ("wandb=true", "Here it is track.wandb: {project: NAME}."),
+        ("track.wandb=true", "it must be a mapping of keys. Such as track.wandb: {project: NAME}."),
+    ],
+)
+def test_words_of_other_tools_are_answered_with_ours(tmp_path: Path, word: str, ours: str) -> None:
+    assert ours in said(write(tmp_path, GOOD), word)
+
+
+def test_what_other_tools_words_are_answered_with_are_keys_of_ours() -> None:
+    schema = Recipe.model_json_schema(by_alias=True)
+    known = set(schema["properties"]) | {key for part in schema["$defs"].values() for key in part.get("properties", {})}
+    for word, ours in WORDS.items():
+        for key in re.findall(r"[a-z_]+(?:\[\])?(?:\.[a-z_]+)+", ours):
+            assert set(key.replace("[]", "").split(".")) <= known, f"{word}: {key}"
 
 
 def test_another_kind_leaves_the_keys_of_the_old_one_behind(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_change_of_where_and_how_does_not_matter(change: dict[str, Any]) -> No
 def test_a_folder_of_another_recipe_is_refused_with_the_diff_and_left_alone(tmp_path: Path) -> None:
     folder = open_run(recipe(tmp_path / "run"))
     claim(folder, recipe(tmp_path / "run"))
+    folder.metrics.write_text("{}\n")
     written = folder.recipe.read_text()
     with pytest.raises(CheckpointError) as refused:
         claim(folder, recipe(tmp_path / "run", seed=7))
@@ -83,6 +84,32 @@ def test_a_folder_of_another_recipe_is_refused_with_the_diff_and_left_alone(tmp_
         "  Choose another folder with out=FOLDER, undo the change, or start this one over with --fresh."
     )
     assert folder.recipe.read_text() == written
+
+
+def test_a_folder_in_which_no_step_was_taken_is_free_for_another_recipe(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run", seed=7))
+    assert load(folder.recipe).seed == 7
+    assert "made for another recipe that never took a step; it is this one's now" in capfd.readouterr().err
+    (folder.checkpoints / "step-00000003").mkdir()
+    with pytest.raises(CheckpointError, match="belongs to another recipe"):
+        claim(folder, recipe(tmp_path / "run"))
+
+
+def test_who_wants_to_train_longer_is_told_how(tmp_path: Path) -> None:
+    folder = open_run(recipe(tmp_path / "run"))
+    claim(folder, recipe(tmp_path / "run"))
+    folder.metrics.write_text("{}\n")
+    way = f"out=FOLDER stages.0.start_from=checkpoint:{folder.root}"
+    with pytest.raises(CheckpointError) as refused:
+        claim(folder, recipe(tmp_path / "run", stages__0__steps=20))
+    assert "stages.0.steps: 10 -> 20\n" in str(refused.value) and str(refused.value).endswith(way)
+    with pytest.raises(CheckpointError) as refused:
+        claim(folder, recipe(tmp_path / "run", stages__0__steps=20, seed=7))
+    assert way not in str(refused.value)
 
 
 def test_a_harmless_change_goes_on_and_the_folder_says_so(tmp_path: Path) -> None:
@@ -103,6 +130,7 @@ def test_an_option_that_a_recipe_sets_to_null_stays_null_when_it_is_read_back(tm
     claim(folder, said)
     assert load(folder.recipe).teachers["one"].options["text"] is None
     claim(folder, said)  # it goes on
+    folder.metrics.write_text("{}\n")
     with pytest.raises(CheckpointError, match=r"teachers\.one\.text: None -> \(not there\)"):
         claim(folder, recipe(tmp_path / "run"))
 

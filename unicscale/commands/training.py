@@ -30,9 +30,12 @@ def check(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE")] = None,
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes and leave.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only, no YAML.")] = False,
 ) -> None:
-    """Validate a recipe and print it resolved."""
+    """Validate a recipe and print it resolved; the last line, on stderr, is the verdict and what was not looked at."""
+    from unicscale.commands.seen import verdict
     from unicscale.errors import RecipeError
+    from unicscale.ranks.terminal import tell
     from unicscale.recipe import Recipe, dump, load
     from unicscale.recipe.yaml_lines import read
     from unicscale.teacher.cards import introduce
@@ -49,15 +52,21 @@ def check(
         from unicscale.cost.shapes import Shapes
 
         Shapes.of(resolved)
-    print(dump(resolved), end="")
-    print("\n".join(f"# {line}" for line in teachers))
+    said = verdict(resolved)
+    if not quiet:
+        print(dump(resolved), end="")
+        print("\n".join(f"# {line}" for line in teachers), flush=True)
+    tell(said)
 
 
 def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
     gpus: Annotated[int | None, typer.Option(help="Ranks; as the recipe launches if left out.")] = None,
-    memory: Annotated[float, typer.Option(help="GiB on each.")] = 80.0,
+    gpu: Annotated[
+        str | None, typer.Option(help="A100, H100, H200, B200, L40S or 4090: whose hours and memory.")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(help="GiB on each; those of --gpu, or 80, if left out.")] = None,
 ) -> None:
     """Parameters, FLOPs, memory per rank, steps and GPU-hours of a recipe."""
     from unicscale import cost
@@ -65,7 +74,8 @@ def plan(
     from unicscale.teacher.cards import introduce
 
     resolved = load(recipe, overrides or [], unset="keep")
-    print(cost.report(resolved, gpus, memory))
+    kind = cost.named(gpu or "H200")
+    print(cost.report(resolved, gpus, memory or (kind.gib if gpu else 80.0), kind))
     print("\n".join(introduce(name, section) for name, section in resolved.teachers.items()))
 
 
@@ -73,11 +83,43 @@ def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
+    max_steps: Annotated[
+        int | None,
+        typer.Option("--max-steps", min=1, help="Save and leave after this step of the run, with exit code 0."),
+    ] = None,
 ) -> None:
     """Train in this process group; goes on by itself where it left off."""
-    finished = run_rank(recipe, overrides or [], fresh=fresh)
+    from unicscale.errors import ReachedLimit
+    from unicscale.ranks.terminal import tell
+
+    try:
+        finished = run_rank(recipe, overrides or [], fresh=fresh, max_steps=max_steps)
+    except ReachedLimit as reached:
+        if rank_here() == 0:
+            tell(reached)
+        return
     if finished is not None:
-        print(f"finished: {finished.root}")
+        print(f"finished: {finished.root}", flush=True)
+        tell(afterwards(finished))
+
+
+def afterwards(run: RunFolder) -> str:
+    """Where the student of a finished run lies, and what people do with it next."""
+    from unicscale.run.launches import committed_step
+
+    return (
+        f"  student  {run.checkpoints}/step-{committed_step(run):08d}\n"
+        f"  next     unicscale evaluate {run.root}\n"
+        f"           unicscale export {run.root} --to timm --out FOLDER\n"
+        f"           unicscale report {run.root}"
+    )
+
+
+def rank_here() -> int:
+    """Of this process, as its launcher says."""
+    from unicscale.ranks.environment import whole
+
+    return whole("RANK", whole("SLURM_PROCID", 0))
 
 
 def run_rank(
@@ -85,6 +127,7 @@ def run_rank(
     overrides: Sequence[str] = (),
     *,
     fresh: bool = False,
+    max_steps: int | None = None,
     begun: Callable[[RunFolder, int], object] | None = None,
 ) -> RunFolder | None:
     """One rank from its first breath to its last, whoever started it; rank 0 of a training gets its folder back.
@@ -92,7 +135,6 @@ def run_rank(
     `begun` hears of the run's folder and of this rank's number before anything can go wrong with either.
     """
     from unicscale.ranks import rendezvous, stop
-    from unicscale.ranks.environment import whole
     from unicscale.recipe import load
     from unicscale.recipe.secrets import refuse_secrets
     from unicscale.run.folder import RunFolder
@@ -101,7 +143,7 @@ def run_rank(
     stop.listen()  # before the slow imports: a signal that comes during them is not lost
     resolved = load(recipe, overrides)
     run = RunFolder(Path(resolved.out))
-    rank = whole("RANK", whole("SLURM_PROCID", 0))
+    rank = rank_here()
     if begun is not None:
         begun(run, rank)
     refuse_secrets(resolved)
@@ -117,7 +159,7 @@ def run_rank(
         return None
     from unicscale.train import train as run_whole
 
-    run_whole(resolved, fresh=fresh)
+    run_whole(resolved, fresh=fresh, max_steps=max_steps)
     return run if rank == 0 else None
 
 

@@ -8,6 +8,7 @@ recipe -> shapes: the models on meta -> flops and memory: a formula each, meta w
 
 from __future__ import annotations
 
+from unicscale.cost.gpus import named
 from unicscale.cost.report import Costs, costs, cure, report
 
-__all__ = ["Costs", "costs", "cure", "report"]
+__all__ = ["Costs", "costs", "cure", "named", "report"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from unicscale.cost import flops, memory
+from unicscale.cost.gpus import GPUS, SHARE, Gpu
 from unicscale.cost.shapes import Shapes, numbers
 from unicscale.data.sets.images import open_images
 from unicscale.data.stream.order import Order
@@ -18,8 +19,9 @@ from unicscale.recipe.sections import Source
 from unicscale.student.projector import refuse_idle_blocks
 from unicscale.student.trunk.batch_norm import refuse_lone_images
 
-PEAK, SHARE = 790e12, 0.6  # FLOP/s that large bf16 GEMMs reach on an H200, and what a good run gets of it
 IMAGENET = 1_281_167
+BARELY = 0.9  # of the memory: plans of ZeRO-3 were 11 % below what was held (docs/train.md)
+UNITS = (("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9))
 GIB = 2**30
 
 
@@ -52,6 +54,7 @@ class Costs:
     placement: dict[str, str]
     stages: list[StageCosts]
     notes: list[str] = field(default_factory=list)
+    gpu: Gpu = GPUS["H200"]  # whose hours are counted
 
     @property
     def total(self) -> float:
@@ -60,11 +63,11 @@ class Costs:
 
     @property
     def hours(self) -> float:
-        """GPU-hours at SHARE of PEAK."""
-        return self.total / (PEAK * SHARE) / 3600
+        """GPU-hours at SHARE of the peak."""
+        return self.total / (self.gpu.flops * SHARE) / 3600
 
 
-def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
+def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPUS["H200"]) -> Costs:
     """Of the recipe on `gpus` ranks of `device` GiB each (None: they share a host); as it launches without `gpus`."""
     ranks = gpus or recipe.launch.ranks
     notes: list[str] = []
@@ -87,7 +90,7 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None) -> Costs:
         stages.append(StageCosts(stage.name, size, stage.steps, images, per_image(recipe, shapes, size), bytes_, host))
     parameters = {"student": numbers(shapes.trunk), "projector": numbers(shapes.projector)}
     parameters |= {f"teacher {name}": numbers(one) for name, one in shapes.teachers.items()}
-    return Costs(ranks, device, micro, parameters, placement, stages, notes)
+    return Costs(ranks, device, micro, parameters, placement, stages, notes, gpu)
 
 
 def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
@@ -135,35 +138,50 @@ def planned(recipe: Recipe, notes: list[str]) -> Plan:
     return plan
 
 
-def report(recipe: Recipe, gpus: int | None, device: float) -> str:
+def report(recipe: Recipe, gpus: int | None, device: float, gpu: Gpu = GPUS["H200"]) -> str:
     """The page, 80 columns."""
-    found = costs(recipe, gpus, device)
+    found = costs(recipe, gpus, device, gpu)
     assert found.device is not None
     names = [f"{stage.name}, {stage.size} px" for stage in found.stages]
     lines = [_row("parameters", ["millions"])]
-    lines += [_row(f"  {part}", [f"{number / 1e6:,.1f}"]) for part, number in found.parameters.items()]
+    lines += [_row(f"  {part}", [_figure(number / 1e6)]) for part, number in found.parameters.items()]
     lines += ["", _row("GFLOP per image", names)]
-    lines += _table(found.stages[0].flops, [{p: f"{n / 1e9:,.1f}" for p, n in s.flops.items()} for s in found.stages])
-    lines += [_row("  total", [f"{s.total / 1e9:,.1f}" for s in found.stages])]
+    lines += _table(found.stages[0].flops, [{p: _figure(n / 1e9) for p, n in s.flops.items()} for s in found.stages])
+    lines += [_row("  total", [_figure(s.total / 1e9) for s in found.stages])]
     at_once = f"{found.micro} image{'s' if found.micro > 1 else ''} at once"
-    lines += ["", f"{found.ranks} ranks of {found.device:g} GiB, {at_once} on each", _row("GiB per rank", names)]
-    lines += _table(found.stages[0].memory, [{p: f"{n / GIB:,.2f}" for p, n in s.memory.items()} for s in found.stages])
-    totals = [sum(s.memory.values()) / GIB for s in found.stages]
-    lines += [_row("  total", [f"{total:,.2f}" for total in totals])]
-    lines += [_row("  on the host: decoded images", [f"{s.host / GIB:,.2f}" for s in found.stages])]
-    lines += ["", _row("run", names)]
-    lines += [_row("  steps", [f"{s.steps:,}" for s in found.stages])]
-    lines += [_row("  images, millions", [f"{s.images / 1e6:,.1f}" for s in found.stages])]
-    lines += [_row("  ZFLOP", [f"{s.images * s.total / 1e21:,.3f}" for s in found.stages])]
     lines += [
         "",
-        f"{found.total / 1e21:.2f} ZFLOP, {found.hours:,.0f} H200-hours at {SHARE:.0%} of {PEAK / 1e12:.0f} TFLOP/s;",
+        f"{found.ranks} rank{'s' * (found.ranks > 1)} of {found.device:g} GiB, {at_once} on each",
+        _row("GiB per rank", names),
     ]
-    lines += [f"{found.hours / found.ranks:,.1f} hours on {found.ranks} of them"]
+    lines += _table(
+        found.stages[0].memory, [{p: _figure(n / GIB, 2) for p, n in s.memory.items()} for s in found.stages]
+    )
+    totals = [sum(s.memory.values()) / GIB for s in found.stages]
+    lines += [_row("  total", [_figure(total, 2) for total in totals])]
+    lines += [_row("  on the host: decoded images", [_figure(s.host / GIB, 2) for s in found.stages])]
+    lines += ["", _row("run", names)]
+    lines += [_row("  steps", [f"{s.steps:,}" for s in found.stages])]
+    many = max(s.images for s in found.stages) >= 1e6
+    lines += [
+        _row("  images, millions", [_figure(s.images / 1e6) for s in found.stages])
+        if many
+        else _row("  images", [f"{s.images:,}" for s in found.stages])
+    ]
+    prefix, unit = next((p, u) for p, u in UNITS if found.total >= u / 100 or u == UNITS[-1][1])
+    lines += [_row(f"  {prefix}FLOP", [_figure(s.images * s.total / unit, 3) for s in found.stages])]
+    hours = f"{_time(found.hours, f'{gpu.name}-')} at {SHARE:.0%} of {gpu.flops / 1e12:,.0f} TFLOP/s"
+    lines += ["", f"{_figure(found.total / unit, 2)} {prefix}FLOP, {hours}"]
+    if found.ranks > 1:
+        lines[-1] += ";"
+        lines += [f"{_time(found.hours / found.ranks)} on {found.ranks} of them"]
     said = {"full": "sharded over all ranks", "none": "whole on every rank"}
     lines += [f"teacher {name}: {said[where]}" for name, where in found.placement.items()]
     if max(totals) > found.device:
         lines += [f"does not fit {found.device:g} GiB:", f"  {cure(recipe)}"]
+    else:
+        barely = ", barely: plans have been off by as much" if max(totals) > BARELY * found.device else ""
+        lines += [f"fits: {_figure(max(totals), 1)} of {found.device:g} GiB{barely}"]
     return "\n".join([*lines, *found.notes])
 
 
@@ -174,6 +192,19 @@ def cure(recipe: Recipe) -> str:
     if recipe.engine.checkpointing == "none":
         return "set engine.checkpointing to ladder or full, or lower data.micro_batch."
     return "lower data.micro_batch, or take more ranks."
+
+
+def _figure(number: float, digits: int = 1) -> str:
+    """So many digits behind the point, or one that is not 0."""
+    said = f"{number:,.{digits}f}"
+    return f"{number:.1g}" if not said.strip("0.,") else said
+
+
+def _time(hours: float, of: str = "") -> str:
+    """Hours, or minutes where they are less than one."""
+    if hours < 1:
+        return f"{_figure(hours * 60)} {of}minutes"
+    return f"{hours:,.{0 if hours >= 100 else 1}f} {of}hours"
 
 
 def _row(label: str, cells: list[str]) -> str:

@@ -34,6 +34,13 @@ def open_voice(file: Path | None, rank: int, *, speaks: bool) -> None:
         warnings.filterwarnings("ignore")  # sixty-four copies of one warning hide the one that matters
 
 
+def note(text: str) -> None:
+    """Into this rank's own file only, for what the terminal shows in its own way."""
+    for handler in say.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(say.makeRecord(say.name, logging.INFO, "", 0, text, (), None))
+
+
 def close_voice() -> None:
     """Another run may follow in this process, and a library's user keeps a quiet logger."""
     for handler in list(say.handlers):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from unicscale.errors import nearest
+from unicscale.recipe.foreign import translated
 from unicscale.recipe.sections import Recipe
 from unicscale.recipe.yaml_lines import Document, Where
 
@@ -25,7 +26,7 @@ def _message(problem: Any, path: Where, document: Document, tree: dict[str, Any]
     kind, place, name = problem["type"], document.place(path), ".".join(map(str, path))
     if kind == "extra_forbidden":
         section, takes = ".".join(map(str, path[:-1])), keys_of(path[:-1], tree)
-        hint = nearest(str(path[-1]), takes)
+        hint = translated(str(path[-1])) or nearest(str(path[-1]), takes)
         holder = f"'{section}'" if section else "a recipe"
         return f"{place}: '{name}' is not a key.{hint}\n  {holder} takes: {', '.join(sorted(takes))}"
     if kind == "missing":
@@ -44,6 +45,7 @@ def _message(problem: Any, path: Where, document: Document, tree: dict[str, Any]
         return f"{place}: '{name}' is {_shown(problem['input'])}.{hint}\n  It takes: {', '.join(words)}"
     if kind == "value_error":
         said = str(problem["ctx"]["error"])
+        place = _place_of(path or _key_in(said, tree), document)
         return f"{place}: {said}" if not name else f"{place}: '{name}': {said}"
     bounds = {
         "greater_than": "more than {gt}",
@@ -74,8 +76,21 @@ def _message(problem: Any, path: Where, document: Document, tree: dict[str, Any]
         "string_pattern_mismatch": "a name: letters, digits, '.', '_' and '-'",
     }
     if kind in wanted:
-        return f"{place}: '{name}' is {_shown(problem['input'])}; it must be {wanted[kind]}."
+        such = " Such as track.wandb: {project: NAME}." if name == "track.wandb" else ""
+        return f"{place}: '{name}' is {_shown(problem['input'])}; it must be {wanted[kind]}.{such}"
     return f"{place}: '{name}': {problem['msg']}"
+
+
+def _key_in(said: str, tree: dict[str, Any]) -> Where:
+    """The key that an error of the whole recipe begins with; nothing where it names none."""
+    words = [int(word) if word.isdecimal() else word for word in said.partition(" ")[0].rstrip(":").split(".")]
+    return tuple(words) if words[0] in tree else ()
+
+
+def _place_of(path: Where, document: Document) -> str:
+    """Where values that do not agree were said: on the command line, if any of them was."""
+    given = [said for p, said in document.lines.items() if path and p[: len(path)] == path and said.startswith("'")]
+    return given[-1] if given else document.place(path)
 
 
 def _shown(value: Any) -> str:

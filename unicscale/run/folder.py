@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unicscale.errors import CheckpointError, RecipeError
+from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe, dump, load
 from unicscale.recipe.difference import differences
 from unicscale.run.sound import problem_of
@@ -90,12 +92,27 @@ def claim(folder: RunFolder, recipe: Recipe) -> None:
     """Make the folder this recipe's, or refuse: a run goes on only with a recipe that computes the same."""
     owner = owner_of(folder)
     changed = differences(owner, recipe) if owner else []
-    if changed:
+    if changed and untouched(folder):
+        tell(f"{folder.root} was made for another recipe that never took a step; it is this one's now")
+    elif changed:
+        lengths = [line for line in changed if re.match(r"stages\.\d+\.(epochs|steps|images): ", line)]
+        way = f"out=FOLDER stages.0.start_from=checkpoint:{folder.root}"
+        longer = f"\n  To train its student longer, begin a new run with it: {way}" if lengths == changed else ""
         raise CheckpointError(
             f"{folder.root} belongs to another recipe:\n    " + "\n    ".join(changed) + "\n"
-            "  Choose another folder with out=FOLDER, undo the change, or start this one over with --fresh."
+            "  Choose another folder with out=FOLDER, undo the change, or start this one over with --fresh." + longer
         )
     write_whole(folder.recipe, dump(recipe))
+
+
+def untouched(folder: RunFolder) -> bool:
+    """Whether no step was ever taken here: a launch that failed before its first one leaves nothing to protect."""
+    try:
+        return not any(folder.checkpoints.glob("*")) and not (
+            folder.metrics.exists() and folder.metrics.stat().st_size > 0
+        )
+    except OSError:
+        return False
 
 
 def owner_of(folder: RunFolder) -> Recipe | None:

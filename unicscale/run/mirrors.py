@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from unicscale.ranks.voice import note
 from unicscale.recipe.building import build
 from unicscale.recipe.sections.around import TensorBoard, Track, Wandb
 
@@ -65,10 +66,12 @@ class Console:
         rate = record.get("images_per_second")
         losses = " ".join(f"{name} {record[f'loss/{name}']:.3f}" for name in self.teachers if f"loss/{name}" in record)
         said = f"{f'{rate:.0f} img/s  ' if rate else ''}loss {record['loss']:.3f}  {losses}"
+        line = f"step {self.seen}/{self.steps}  {self._left()}{said}"
         if self.bar is not None:
             self.bar.update(self.task, completed=self.seen, said=said)
         else:
-            print(f"step {self.seen}/{self.steps}  {self._left()}{said}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
+        note(line)  # for `unicscale logs`; under a front door the line above went there
 
     def _left(self) -> str:
         done = self.seen - self.first

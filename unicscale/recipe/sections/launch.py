@@ -16,7 +16,7 @@ class Launch(Section):
     nodes: Count = 1
     gpus_per_node: Annotated[int, Field(ge=0)] = 1
     tasks_per_node: Count | None = None  # None: one per GPU, or one
-    cpus_per_task: Count | None = None
+    cpus_per_task: Count | None = None  # None: 8 per rank of a GPU job, the cluster's default of a CPU job
     memory: str | None = None
     time: str | None = None
     partition: str | None = None

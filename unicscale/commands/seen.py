@@ -1,0 +1,65 @@
+"""How far `check` can see: it refuses what `train` would refuse, as long as that takes neither weights nor torch."""
+
+from __future__ import annotations
+
+import os
+
+from unicscale.errors import RecipeError
+from unicscale.recipe import Recipe
+from unicscale.recipe.sections import Source
+
+FREE = {"loss", "knn"}  # tasks of `evaluate.tasks` that every run can measure: others are asked about with torch
+
+
+def unseen(recipe: Recipe) -> list[str]:
+    """What was not looked at, in words; an error for what was seen and cannot work."""
+    return [*_data(recipe), *_evaluation(recipe), *_student(recipe), "weights"]
+
+
+def verdict(recipe: Recipe) -> str:
+    """The last line of `check`."""
+    return f"valid; not looked at: {', '.join(unseen(recipe))}"
+
+
+def _data(recipe: Recipe) -> list[str]:
+    if recipe.dry_run is not None:
+        return ["data (a dry run draws its own)"]
+    sources = [one if isinstance(one, Source) else Source(path=one) for one in recipe.data.train]
+    for source in sources:
+        if not os.path.exists(source.path):
+            return [f"data ({source.path} is not on this machine)"]
+        if not os.path.isdir(source.path):
+            return [f"data ({source.path} is opened when the run begins)"]
+    from unicscale.data.sets.images import open_images
+    from unicscale.data.stream.order import Order
+
+    section = recipe.data
+    counts = [len(open_images(s.path, section.reader, section.max_resolution, section.resize)) for s in sources]
+    Order(recipe.seed, counts, [s.weight for s in sources], section.images_per_step)
+    return []
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    section, val = recipe.evaluate, recipe.data.val
+    if not section.ever:
+        return []
+    if not section.data and not val:
+        raise RecipeError("evaluate: no images to measure on: name evaluate.data or data.val, or drop evaluate")
+    path, labels = section.data or val[0], set(section.tasks) - {"loss"}
+    if set(section.tasks) - FREE:
+        from unicscale.evaluate.during import asked_for
+
+        asked_for(section, val)
+    if not os.path.isdir(path):
+        return ["data of evaluate"]
+    if labels:
+        from unicscale.evaluate.during import refuse_unfit
+
+        refuse_unfit(section, val)
+    return []
+
+
+def _student(recipe: Recipe) -> list[str]:
+    from unicscale.recipe.sections.models import SHORT_NAMES
+
+    return [] if recipe.student.arch in SHORT_NAMES else ["student.arch (`plan` asks timm)"]
