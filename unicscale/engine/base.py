@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +23,7 @@ Pieces = dict[str, Piece]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class BaseEngine(Facts, ABC):
+class BaseEngine(Facts):
     """An engine fills `student` and `weights` when it opens; the rest follows from them."""
 
     student: nn.Module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from unicscale.engine.placement import Placement, place
@@ -25,7 +26,7 @@ class Held(NamedTuple):
     on_host: bool = False  # whether master weights and moments take nothing of the device
 
 
-class Facts:
+class Facts(ABC):
     """Three facts of an engine, and where it puts a frozen teacher; these are a sharding engine's."""
 
     sharding = True  # False: every rank holds everything, whatever its number
@@ -41,11 +42,11 @@ class Facts:
         return False
 
     @classmethod
+    @abstractmethod
     def holds(
         cls, section: EngineSection, model: Trained, *, ranks: int, memory: int | None, accumulates: bool
     ) -> Held:
         """What lies beside the master weights; `memory` is the device's, None for a host."""
-        raise NotImplementedError(f"{cls.__name__} does not say what it holds")
 
     @classmethod
     def places(cls, how: str, size: int, memory: int | None) -> Placement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -36,9 +37,9 @@ class Dense(Task):
         train, test = (shelf.split(self.needs[0], split) for split in ("train", "test"))
         yield from self.measure(subject, train, test, shelf)
 
+    @abstractmethod
     def measure(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Score]:
         """The scores of a subject on pairs: what ADE20K, a pruned encoder and one's own images have in common."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
