@@ -80,12 +80,14 @@ def test_what_a_killed_process_left_behind_goes_and_a_living_ones_file_stays(tmp
 @contextmanager
 def at_most(size: int) -> Iterator[None]:
     """Files of this process may not grow beyond it: what a full disk does, without filling one."""
-    held = resource.getrlimit(resource.RLIMIT_FSIZE)
+    held, wrote = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # a module first imported now would leave half of its bytecode behind
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, held[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, held)
+        sys.dont_write_bytecode = wrote
 
 
 def test_a_disk_that_is_full_is_an_error_before_the_first_image(photos, tmp_path):

@@ -234,7 +234,8 @@ def test_starting_over_in_an_empty_folder_sets_nothing_aside(tmp_path: Path) -> 
 
 def test_what_cannot_be_written_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("old")
-    script = "import resource, sys; from pathlib import Path; from unicscale.run.folder import write_whole;"
+    script = "import resource, sys; sys.dont_write_bytecode = True;"
+    script += "from pathlib import Path; from unicscale.run.folder import write_whole;"
     script += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); write_whole(Path(sys.argv[1]), 'x' * 1000)"
     command = [sys.executable, "-c", script, str(tmp_path / "run.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from tests.kit import places
+from tests.kit.programs import program
 from unicscale.contracts import CLIP_MEAN, CLIP_STD, Features, TeacherSpec, normalise
 from unicscale.engine import build_engine
 from unicscale.errors import RecipeError, TeacherError
@@ -151,13 +152,19 @@ def test_fp8_is_refused_where_it_cannot_be() -> None:
 def everyone(shard: str) -> dict[str, TeacherSection]:
     """Every installed teacher, as small as it can be."""
     own = {"unicscale": {"run": str(places.GOLDEN / "unic_official_tiny.pth"), "weights": "auto"}}
+    own["file"] = program() | {"weights": "auto"}
     every = {name: own.get(name, find(name).small | {"weights": "random"}) for name in (x.name for x in listing())}
     more = {"shard": shard, "resolution": "native"}
     return {n: TeacherSection.model_validate({"plugin": n, **said, **more}) for n, said in every.items()}
 
 
 def flat(said: dict[str, Features]) -> dict[str, torch.Tensor]:
-    return {f"{name}.{kind}": t.contiguous() for name, both in said.items() for kind, t in both._asdict().items()}
+    return {
+        f"{name}.{kind}": t.contiguous()
+        for name, both in said.items()
+        for kind, t in both._asdict().items()
+        if t is not None
+    }
 
 
 def _rank(rank: int, kinds: tuple[str, ...], folder: str, port: int) -> None:

@@ -126,5 +126,6 @@ def test_dimensions_stated_by_hand_are_those_of_timms_models() -> None:
             with torch.device("meta"):
                 module = timm.create_model(plugin.files[size].removeprefix("timm:").partition(".")[0], num_classes=0)
             config = timm.get_pretrained_cfg(plugin.files[size].removeprefix("timm:"))
-            assert (spec.dim, spec.patch) == (module.embed_dim, module.patch_embed.patch_size[0])
+            step = max(info["reduction"] for info in module.feature_info)
+            assert (spec.dim, spec.patch) == (module.num_features, step)
             assert (spec.size, spec.mean, spec.std) == (config.input_size[1], config.mean, config.std)
