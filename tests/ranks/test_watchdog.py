@@ -115,7 +115,8 @@ def test_a_rank_that_cannot_write_its_stacks_is_ended_all_the_same(tmp_path: Pat
     does = {
         "its folder is gone": "import shutil; shutil.rmtree(sys.argv[1])",
         "no descriptor is left": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))",
-        "nothing may be written": "import resource; sys.dont_write_bytecode = True; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+        "nothing may be written": "import resource; sys.dont_write_bytecode = True; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
     }[harm]
     script = RANK.replace("for step", f"time.sleep(0.3); {does}\nfor step", 1)
     command = [sys.executable, "-c", script, str(tmp_path), "0", "hangs", "1.0"]
