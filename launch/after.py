@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unicscale.ranks.slurm import job_name, restart_number, submission_name
+from unicscale.ranks.scheduler import submission_name
+from unicscale.ranks.slurm import Slurm
 from unicscale.run.folder import RunFolder, facts_of
 from unicscale.run.launches import PATIENCE, committed_step, meant_for, stalled
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--max-requeues", type=int, default=50)
     given = parser.parse_args()
     folder = run_of(given.runs)
-    job = job_name() or "?"
+    job = Slurm().job() or "?"
     refusal = why_not(folder, given.code, given.max_requeues, state_of(job))
     if refusal:
         print(f"exit {given.code}; not requeued: {refusal}", flush=True)
@@ -49,13 +50,13 @@ def why_not(folder: RunFolder, code: int, max_requeues: int, state: str) -> str 
     mine = begun(folder)  # else the last entry is of another launch, and says nothing of this one
     ended = (launches[-1].get("ended") or {}) if mine else {}
     if "unicscale stop" in str(ended.get("asked")) or meant_for(folder.stop_request) >= len(launches) + (not mine):
-        return f"`unicscale stop` asked for it. `scontrol requeue {job_name() or 'JOB'}` goes on."
+        return f"`unicscale stop` asked for it. `scontrol requeue {Slurm().job() or 'JOB'}` goes on."
     if str(ended.get("asked")).startswith("SIGINT") or code == 128 + signal.SIGINT:
         return "SIGINT asked for it"
     # no entry: killed, or lost its node; such an end comes from outside, any other would only come again
     if ended and code != 75 and ended.get("kind") != "RankLost" and ended.get("exit") != 75:
         return str(ended.get("reason", "the run ended itself"))
-    if restart_number() >= max_requeues:
+    if Slurm().restarts() >= max_requeues:
         return f"it was requeued max_requeues={max_requeues} times"
     if stalled(facts, submission_name(), committed_step(folder)):
         return f"three launches made no progress beyond step {committed_step(folder)}"
@@ -67,7 +68,7 @@ def _stillborn(launches: list[dict[str, Any]], code: int) -> str | None:
     began = max((x.get("restart", 0) for x in launches if x.get("submission") == submission_name()), default=-1)
     if code in REFUSED or (began < 0 and code < 128):
         return "it ended before it began; the logs say why"
-    if restart_number() - began >= PATIENCE:
+    if Slurm().restarts() - began >= PATIENCE:
         return f"{PATIENCE} launches in a row did not even begin; the logs say why"
     return None
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from unicscale.errors import CheckpointError, DataError, RecipeError
-from unicscale.ranks.slurm import slurm_state
+from unicscale.ranks.scheduler import Phase
+from unicscale.ranks.slurm import Slurm
 from unicscale.recipe import Recipe
 from unicscale.recipe.secrets import refuse_secrets
 from unicscale.recipe.sections import Launch, Source
@@ -91,9 +92,9 @@ def folder(recipe: Recipe) -> None:
     refuse_early(recipe, main=True)
     run = RunFolder(Path(recipe.out))
     job = facts_of(run).get("queued")
-    state = slurm_state(job) if job else None
-    if state in ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED"):
+    phase = Slurm().phase(job) if job else None
+    if phase in (Phase.WAITING, Phase.RUNNING, Phase.LEAVING):
         raise CheckpointError(
-            f"{run.root} already has job {job}, {state.lower()}.\n"
+            f"{run.root} already has job {job}, {phase}.\n"
             f"  Wait, or end it with `unicscale stop {run.root}`, or choose another folder with out=FOLDER."
         )

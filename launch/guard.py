@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from unicscale.ranks.slurm import restart_number, submission_name
+from unicscale.ranks.scheduler import scheduler, submission_name
 from unicscale.run.folder import RunFolder, facts_of
 from unicscale.run.lock import alive, read
 
@@ -48,7 +48,7 @@ def run_of(runs: Path) -> RunFolder:
 def begun(run: RunFolder) -> bool:
     """Whether this launch of this job has reached its run folder."""
     last = (facts_of(run).get("launches") or [{}])[-1]
-    return (last.get("submission"), last.get("restart")) == (submission_name(), restart_number())
+    return (last.get("submission"), last.get("restart")) == (submission_name(), scheduler().restarts())
 
 
 def held(run: RunFolder) -> bool:

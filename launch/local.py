@@ -25,7 +25,7 @@ import typer
 
 from unicscale.commands.training import afterwards
 from unicscale.errors import RunError, StoppedOnRequest
-from unicscale.ranks.stop import parse_duration
+from unicscale.ranks.slurm import parse_duration
 from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe, dump
 from unicscale.run.folder import RunFolder, open_run

@@ -10,7 +10,7 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 from unicscale.errors import RecipeError
-from unicscale.ranks.stop import parse_duration
+from unicscale.ranks.slurm import parse_duration
 from unicscale.recipe.sections import Launch
 
 CORES = 8  # of a rank with a GPU, where nobody says how many: they decode images, and Slurm's own default is one

@@ -41,8 +41,11 @@ def patched(text: str, diff: str) -> str:
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     words = shlex.split(command)
-    if words[0] in ("unicscale", "python"):
-        words = [sys.executable, *(["-m"] if words[0] == "unicscale" else []), *words[words[0] == "python" :]]
+    if "unicscale" in words:  # the copy beside the recipe, not the one that is installed
+        at = words.index("unicscale")
+        words[at : at + 1] = [sys.executable, "-m", "unicscale"]
+    elif words[0] == "python":
+        words[0] = sys.executable
     environment = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
 

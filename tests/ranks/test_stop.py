@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from unicscale.ranks import stop
-from unicscale.ranks.stop import StopSign, parse_duration
+from unicscale.ranks.slurm import parse_duration
+from unicscale.ranks.stop import StopSign
 
 
 @pytest.fixture

@@ -245,4 +245,4 @@ def write(folder: Path, holder: Holder) -> Path:
 
 def test_without_a_queue_nobody_is_declared_dead_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert locking.slurm_state("1") is None
+    assert locking.scheduler().phase("1") is None

@@ -16,6 +16,7 @@ from unicscale_launch.after import requeue, why_not
 
 from unicscale.cli import app
 from unicscale.errors import CheckpointError, RunError
+from unicscale.ranks.scheduler import Entry, Phase
 from unicscale.ranks.stop import seconds_left
 from unicscale.run import status
 from unicscale.run.folder import RunFolder
@@ -51,10 +52,10 @@ def ended(code: int, **more: object) -> dict:
 @pytest.mark.parametrize(
     ("launches", "queue", "state"),
     [
-        ([], {"3": ("PENDING", "")}, "queued"),
-        ([], {"3": ("RUNNING", "n1")}, "starting"),
-        ([ended(75)], {"3": ("PENDING", "")}, "requeued"),
-        ([ended(0)], {"3": ("COMPLETED", "")}, "finished"),
+        ([], {"3": Entry(Phase.WAITING)}, "queued"),
+        ([], {"3": Entry(Phase.RUNNING, "n1")}, "starting"),
+        ([ended(75)], {"3": Entry(Phase.WAITING)}, "requeued"),
+        ([ended(0)], {"3": Entry(Phase.GONE)}, "finished"),
         ([ended(0)], {}, "finished"),
         ([ended(75)], {}, "stopped"),
         ([ended(75)], None, "unknown"),  # or requeued
@@ -63,8 +64,8 @@ def ended(code: int, **more: object) -> dict:
         ([OUTSIDE], None, "unknown"),
         ([], None, "unknown"),
         ([ended(6) | {"job": "2"}], None, "unknown"),  # submitted again
-        ([OUTSIDE], {"3": ("CANCELLED", "")}, "cancelled"),
-        ([ended(0)], {"3": ("RUNNING", "n1")}, "ending"),
+        ([OUTSIDE], {"3": Entry(Phase.CANCELLED)}, "cancelled"),
+        ([ended(0)], {"3": Entry(Phase.RUNNING, "n1")}, "ending"),
         ([], {}, "gone"),
     ],
 )

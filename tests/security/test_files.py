@@ -223,7 +223,8 @@ def test_an_official_file_that_names_a_block_of_nine_letters_is_refused_at_once(
 def test_a_number_of_the_environment_that_is_none_is_named(
     monkeypatch: pytest.MonkeyPatch, said: dict, text: str
 ) -> None:
-    from unicscale.ranks import rendezvous, slurm, stop
+    from unicscale.ranks import rendezvous, stop
+    from unicscale.ranks.slurm import Slurm
     from unicscale.ranks.world import World
     from unicscale.recipe.sections import EngineSection
 
@@ -231,7 +232,7 @@ def test_a_number_of_the_environment_that_is_none_is_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(RecipeError) as refused:
         rendezvous.prepare(Path("nowhere"), dict(os.environ))
-        slurm.restart_number()
+        Slurm().restarts()
         stop.seconds_left()
         World.start(EngineSection(device="cpu"))
     assert str(refused.value).startswith(text)

@@ -86,7 +86,7 @@ def test_stop_ends_a_running_job_cleanly_and_for_good_and_takes_a_queued_one_awa
 def test_a_folder_whose_job_is_queued_takes_no_second_one(runs) -> None:
     run = runs("twice")
     run.submit("--nodes", "2", "--extra=--hold")
-    with pytest.raises(AssertionError, match=rf"run already has job {run.job}, pending"):
+    with pytest.raises(AssertionError, match=rf"run already has job {run.job}, waiting"):
         run.submit("--nodes", "2")
     run.unicscale("stop", str(run.out))
 

@@ -19,6 +19,7 @@ from unicscale.engine import build_engine
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.objective.grid import on_grid
 from unicscale.ranks.rendezvous import free_port
+from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, Ladder, Standardize, Student, TeacherSection
 from unicscale.student.model import build_student
@@ -115,8 +116,20 @@ def test_a_teacher_that_gives_nan_is_named() -> None:
     assert {name: bool(flag) for name, flag in runtime.broken().items()} == {"good": False, "bad": True}
 
 
-def test_what_is_odd_about_a_teacher_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
-    monkeypatch.setattr(logging.getLogger("unicscale"), "propagate", True)
+class Heard(logging.Handler):
+    """What was said, once each; caplog hears a logger that a run has made its own twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def test_what_is_odd_about_a_teacher_is_said_once() -> None:
+    heard = Heard()
+    say.addHandler(heard)
     runtime = teachers({"flat": section()})
     with torch.no_grad():
         for name in ("norm.weight", "norm.bias"):
@@ -125,7 +138,7 @@ def test_what_is_odd_about_a_teacher_is_said_once(caplog: pytest.LogCaptureFixtu
         runtime(pixels())
         runtime.update(1.0)
         runtime.remark()
-    said = [record.getMessage() for record in caplog.records if "the same for every image" in record.getMessage()]
+    said = [text for text in heard.texts if "the same for every image" in text]
     assert [text.split(":")[0] for text in said] == ["teacher flat, summary", "teacher flat, patches"]
 
 

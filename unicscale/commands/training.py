@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,8 +119,10 @@ def afterwards(run: RunFolder) -> str:
 def rank_here() -> int:
     """Of this process, as its launcher says."""
     from unicscale.ranks.environment import whole
+    from unicscale.ranks.scheduler import scheduler
 
-    return whole("RANK", whole("SLURM_PROCID", 0))
+    seat = scheduler().seat(os.environ)
+    return whole("RANK", seat.rank if seat else 0)
 
 
 def run_rank(

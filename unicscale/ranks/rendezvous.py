@@ -1,4 +1,4 @@
-"""Where ranks meet when Slurm started them: RANK, WORLD_SIZE, MASTER_ADDR and friends from Slurm's variables."""
+"""Where ranks meet when a scheduler started them: RANK, WORLD_SIZE, MASTER_ADDR and friends from what it says."""
 
 from __future__ import annotations
 
@@ -10,41 +10,25 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from unicscale.errors import RunError
-from unicscale.ranks.environment import whole
+from unicscale.ranks.scheduler import scheduler
 
 WAIT = 300.0  # seconds for rank 0's address: nodes of one job do not boot at the same moment
 
 
 def prepare(folder: Path, environment: MutableMapping[str, str] = os.environ) -> None:
     """Complete this process's environment; torchrun's, or a user's own, is left as it is."""
-    tasks = whole("SLURM_NTASKS", 1, environment=environment)
-    if "OMP_NUM_THREADS" not in environment and tasks > 1:
-        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // tasks_here(environment)))
-    if "RANK" in environment or tasks < 2 or "SLURM_PROCID" not in environment:
+    seat = scheduler().seat(environment)
+    if seat is None or seat.size < 2:
         return
-    environment["RANK"] = environment["SLURM_PROCID"]
-    environment["WORLD_SIZE"] = environment["SLURM_NTASKS"]
-    environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
-    environment["LOCAL_WORLD_SIZE"] = str(tasks_here(environment))
+    if "OMP_NUM_THREADS" not in environment:
+        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // seat.here))
+    if "RANK" in environment:
+        return
+    environment["RANK"], environment["WORLD_SIZE"] = str(seat.rank), str(seat.size)
+    environment["LOCAL_RANK"], environment["LOCAL_WORLD_SIZE"] = str(seat.local), str(seat.here)
     if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
-        address, port = meet(folder, int(environment["RANK"]), launch_name(environment))
+        address, port = meet(folder, seat.rank, seat.launch)
         environment["MASTER_ADDR"], environment["MASTER_PORT"] = address, str(port)
-
-
-def tasks_here(environment: MutableMapping[str, str]) -> int:
-    """How many ranks share this node: Slurm writes `4(x2),2` for 4, 4, 2."""
-    counts: list[int] = []
-    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", "1")).split(","):
-        count, _, times = part.partition("(x")
-        counts += [int(count)] * int(times.rstrip(")") or 1)
-    node = int(environment.get("SLURM_NODEID", "0"))
-    return counts[node] if node < len(counts) else 1
-
-
-def launch_name(environment: MutableMapping[str, str]) -> str:
-    """Different for every launch, the same on every rank of it."""
-    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return "-".join(environment.get(name, "0") for name in names)
 
 
 def meet(folder: Path, rank: int, launch: str, wait: float = WAIT) -> tuple[str, int]:
@@ -75,7 +59,7 @@ def meet(folder: Path, rank: int, launch: str, wait: float = WAIT) -> tuple[str,
 
 def own_address() -> str:
     """A name of this node that other nodes can resolve, or its number."""
-    for name in (os.environ.get("SLURMD_NODENAME"), socket.gethostname()):
+    for name in (scheduler().node(), socket.gethostname()):
         try:
             if name and socket.gethostbyname(name):
                 return name

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -16,11 +15,10 @@ from types import FrameType
 from typing import NoReturn
 
 from unicscale.ranks.environment import seconds
-from unicscale.ranks.slurm import job_name
+from unicscale.ranks.scheduler import scheduler
 from unicscale.ranks.terminal import settle, tell
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # Slurm's warning, pre-emption, Ctrl-C
-LAUNCHERS = ("SLURM_PROCID", "TORCHELASTIC_RUN_ID")  # their ranks have no reason to outlive their parent
 POLL = 1.0  # seconds between looks at the run folder
 
 
@@ -75,7 +73,8 @@ class StopSign:
             return
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._heard)
-        if any(name in os.environ for name in LAUNCHERS):
+        if "TORCHELASTIC_RUN_ID" in os.environ or scheduler().seat(os.environ) is not None:
+            # ranks have no reason to outlive what launched them
             threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def forget(self) -> None:
@@ -124,40 +123,16 @@ def forget() -> None:
 
 
 def seconds_left() -> float | None:
-    """Until the time limit, from Slurm itself (its clock, not this node's), or from UNICSCALE_SECONDS."""
-    if (said := seconds("UNICSCALE_SECONDS")) is not None:
-        return said
-    job = job_name()
-    if job is None:
-        return None
-    try:
-        answer = subprocess.run(
-            ["squeue", "-h", "-j", job, "-O", "TimeLeft:32"], capture_output=True, text=True, timeout=15
-        ).stdout
-        return parse_duration(answer.split()[0])
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):  # UNLIMITED, or no squeue on this node
-        end = os.environ.get("SLURM_JOB_END_TIME")
-        return float(end) - time.time() if end else None
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of Slurm's `minutes`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM` and `D-HH:MM:SS`."""
-    days, dash, rest = text.strip().partition("-")
-    parts = [int(part) for part in (rest if dash else days).split(":")]
-    if any(part < 0 for part in parts) or len(parts) > 3:
-        raise ValueError(text)
-    if dash:
-        hours, minutes, seconds = [*parts, 0, 0][:3]
-        return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
-    if len(parts) == 1:
-        return parts[0] * 60
-    return float(sum(part * 60**power for power, part in enumerate(reversed(parts))))
+    """Until the time limit, from UNICSCALE_SECONDS or from the scheduler."""
+    said = seconds("UNICSCALE_SECONDS")
+    return scheduler().seconds_left() if said is None else said
 
 
 def _leave_with_parent(parent: int) -> None:
     """A killed slurmstepd or elastic agent leaves its ranks behind, waiting for each other for ever."""
     while os.getppid() == parent:
         time.sleep(2)
-    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "?"))
+    seat = scheduler().seat(os.environ)
+    rank = os.environ.get("RANK", seat.rank if seat else "?")
     tell(f"rank {rank}: the launcher (process {parent}) is gone; leaving")
     os._exit(143)

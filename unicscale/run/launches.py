@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unicscale.errors import CheckpointError, RunError, StoppedOnRequest, UserError
-from unicscale.ranks.slurm import job_name, restart_number, submission_name
+from unicscale.ranks.scheduler import scheduler, submission_name
 from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe
 from unicscale.run.folder import RunFolder, claim, facts_of, open_run, refuse_unfit, set_aside, versions, write_whole
@@ -99,12 +99,12 @@ def note_launch(folder: RunFolder, world_size: int) -> dict[str, Any]:
     facts.setdefault("launches", []).append(
         {
             "host": platform.node(),
-            "nodes": os.environ.get("SLURM_JOB_NODELIST"),
+            "nodes": scheduler().nodes(),
             "pid": os.getpid(),
             "ranks": world_size,
-            "job": job_name(),
+            "job": scheduler().job(),
             "submission": submission,
-            "restart": restart_number(),
+            "restart": scheduler().restarts(),
             "step": step,
             "time": round(time.time(), 1),
         }

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from unicscale.errors import CheckpointError
-from unicscale.ranks.slurm import job_name, restart_number, slurm_state
+from unicscale.ranks.scheduler import Phase, scheduler
 from unicscale.ranks.terminal import tell
 
 BEAT = 15.0  # seconds between signs of life
@@ -30,8 +30,8 @@ class Holder:
     pid: int = field(default_factory=os.getpid)
     born: int = field(default_factory=lambda: _born(os.getpid()) or 0)  # process ids are reused, start times are not
     boot: str = field(default_factory=lambda: _boot())
-    job: str | None = field(default_factory=job_name)
-    restart: int = field(default_factory=restart_number)
+    job: str | None = field(default_factory=lambda: scheduler().job())
+    restart: int = field(default_factory=lambda: scheduler().restarts())
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -160,16 +160,16 @@ def _parse(text: str) -> Holder:
     return holder
 
 
-def alive(path: Path, holder: Holder, state_of: Callable[[str], str | None] | None = None) -> bool:
-    """Whether the holder may still be running: asked of the kernel, of Slurm, or of the file's time stamp."""
+def alive(path: Path, holder: Holder, phase_of: Callable[[str], Phase | None] | None = None) -> bool:
+    """Whether the holder may still be running: asked of the kernel, of the queue, or of the file's time stamp."""
     if holder.host == platform.node() and holder.boot == _boot():
         return _born(holder.pid) == holder.born
     if holder.job is not None:
-        if holder.job == job_name():
-            return holder.restart >= restart_number()
-        state = (state_of or slurm_state)(holder.job)
-        if state is not None:
-            return state in ("RUNNING", "COMPLETING", "SUSPENDED")
+        if holder.job == scheduler().job():
+            return holder.restart >= scheduler().restarts()
+        phase = (phase_of or scheduler().phase)(holder.job)
+        if phase is not None:
+            return phase in (Phase.RUNNING, Phase.LEAVING)
     return age(path) < SILENCE
 
 

@@ -21,7 +21,7 @@ class State(StrEnum):
     DIED = "died", "it was killed without a word"
     CANCELLED = "cancelled", "somebody took its job out of the queue"
     GONE = "gone", "it never began, and no job of it is in the queue"
-    UNKNOWN = "unknown", "only Slurm knows, and does not answer"
+    UNKNOWN = "unknown", "only the queue knows, and does not answer"
     DAMAGED = "damaged", "its folder cannot be read; the reason stands below"
 
     def __new__(cls, word: str, says: str) -> State:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.errors import CheckpointError, RunError, nearest
-from unicscale.ranks.slurm import Queue, scancel, slurm_state, squeue
+from unicscale.ranks.scheduler import Entry, Phase, Queue, scheduler
 from unicscale.run.folder import RunFolder, facts_of, write_whole
 from unicscale.run.launches import known_runs
 from unicscale.run.lock import alive, read
@@ -72,7 +72,7 @@ def _there(file: Path) -> bool:
 
 def statuses(runs: Iterable[RunFolder]) -> list[Status]:
     """All of them, with one question to the queue; a run that cannot be read does not hide the others."""
-    queue = squeue()
+    queue = scheduler().queue()
     return [_readable(run, queue) for run in runs]
 
 
@@ -90,50 +90,51 @@ def status(run: RunFolder, queue: Queue | None) -> Status:
     launches = facts.get("launches", [])
     last = launches[-1] if launches else {}
     job = last.get("job") if facts.get("queued") is None else facts["queued"]
-    in_queue, nodes = (queue or {}).get(job or "", ("", ""))
+    entry = (queue or {}).get(job or "", Entry(Phase.GONE))
     lock = run.root / "lock"
     holder = read(lock)
-    held = holder is not None and alive(lock, holder, lambda job: _state_in(queue, job))
+    held = holder is not None and alive(lock, holder, lambda job: _phase_in(queue, job))
     unsure = queue is None and _may_be_queued(facts, last)
     records = tail(run.metrics)
+    why = f"{scheduler().name} does not answer" if unsure else str(last.get("ended", {}).get("reason", ""))
     return Status(
         run=str(run.root),
-        state=State.UNKNOWN if unsure and not held else _state(in_queue, held, last),
+        state=State.UNKNOWN if unsure and not held else _state(entry.phase, held, last),
         job=job,
-        where=nodes or last.get("nodes") or last.get("host", ""),
+        where=entry.nodes or last.get("nodes") or last.get("host", ""),
         step=records[-1]["step"] if records else 0,
         steps=facts.get("steps"),
         loss=next((r["loss"] for r in reversed(records) if "loss" in r), None),
         eta=_eta(records, facts.get("steps")) if held else None,
         launches=len(launches),
-        why="" if held else "Slurm does not answer" if unsure else str(last.get("ended", {}).get("reason", "")),
+        why="" if held else why,
     )
 
 
-def _state_in(queue: Queue | None, job: str) -> str | None:
+def _phase_in(queue: Queue | None, job: str) -> Phase | None:
     """From the one answer that is there; only a job of another user's is worth a question of its own."""
     if queue is None:
         return None
-    return queue[job][0] if job in queue else slurm_state(job)
+    return queue[job].phase if job in queue else scheduler().phase(job)
 
 
 def _may_be_queued(facts: dict[str, Any], last: dict[str, Any]) -> bool:
-    """Whether only Slurm knows: its job has not begun, was killed, or left with 75 to be requeued."""
+    """Whether only the queue knows: its job has not begun, was killed, or left with 75 to be requeued."""
     if facts.get("queued") is None:
         return False
     return last.get("job") != facts["queued"] or last.get("ended", {}).get("exit") in (None, 75)
 
 
-def _state(in_queue: str, held: bool, last: dict[str, Any]) -> State:
+def _state(phase: Phase, held: bool, last: dict[str, Any]) -> State:
     if held:
         return State.RUNNING
-    if in_queue in ("PENDING", "REQUEUED", "CONFIGURING"):
+    if phase is Phase.WAITING:
         return State.REQUEUED if last else State.QUEUED
-    if in_queue in ("RUNNING", "SUSPENDED"):
+    if phase is Phase.RUNNING:
         return State.ENDING if "ended" in last and last["ended"].get("exit") == 0 else State.STARTING
     ended = last.get("ended")
     if ended is None:
-        return State.CANCELLED if in_queue == "CANCELLED" else State.DIED if last else State.GONE
+        return State.CANCELLED if phase is Phase.CANCELLED else State.DIED if last else State.GONE
     return {0: State.FINISHED, 75: State.STOPPED}.get(ended.get("exit"), State.FAILED)
 
 
@@ -160,15 +161,15 @@ def tail(file: Path) -> list[dict[str, Any]]:
 
 def stop(run: RunFolder, who: str) -> str:
     """Ask a run to save and leave, or take it out of the queue; what was done, in words."""
-    now = status(run, squeue())
+    now = status(run, scheduler().queue())
     launches = now.launches
     if now.state in (State.QUEUED, State.REQUEUED):
-        scancel(str(now.job))
+        scheduler().cancel(str(now.job))
         return f"{run.root}: was {now.state}; job {now.job} is cancelled. The same command goes on."
     if now.state is State.UNKNOWN:
         raise RunError(
-            f"{run.root}: Slurm does not answer, so nobody can say whether job {now.job} waits or runs.\n"
-            f"  Try again where `squeue` works, or `scancel {now.job}` there."
+            f"{run.root}: {scheduler().name} does not answer, so nobody can say whether job {now.job} waits or runs.\n"
+            f"  Try again where its queue can be asked, or cancel job {now.job} there."
         )
     if now.state not in (State.RUNNING, State.STARTING):
         return f"{run.root}: nothing to stop, it is {now.state}."

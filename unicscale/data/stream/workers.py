@@ -97,8 +97,8 @@ def _run(future: Future, job: Callable[[], object]) -> None:
 
 
 def cores() -> int:
-    """Cores this rank may use: its CPU affinity (Slurm binds tasks), else its share of the machine."""
+    """Cores this rank may use: its CPU affinity (schedulers bind tasks), else its share of the machine."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     unbound = mine == (os.cpu_count() or 1)
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")) or 1)
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "") or 1)
     return max(1, mine // ranks_here) if unbound else mine
