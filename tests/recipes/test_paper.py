@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -117,10 +116,6 @@ def test_published_rows_are_rows() -> None:
     assert {one["table"] for one in held["models"].values()} <= set(TABLES)
 
 
-def options(group: Any, command: str) -> list[str]:
-    return [word for parameter in group.commands[command].params for word in parameter.opts]
-
-
 def commands() -> list[str]:
     found = [command for table in TABLES.values() for command in table.commands]
     found += re.findall(r"`((?:unicscale|python launch)[^`]*)`", PAGE.read_text())
@@ -138,8 +133,6 @@ def test_a_command_of_the_paper_parses_and_its_recipes_exist(command: str) -> No
             assert place.is_dir() or place.with_suffix(".yaml").exists(), word
     if words[0] == "unicscale":
         command_of = get_command(app)
-        if "--over-checkpoints" in words and "--over-checkpoints" not in options(command_of, "evaluate"):
-            pytest.skip("a course over checkpoints is not there yet")
         name, chosen, rest = command_of.resolve_command(command_of.make_context("unicscale", ["x"]), words[1:])
         chosen.make_context(name, list(rest)).close()
 
