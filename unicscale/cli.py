@@ -17,6 +17,7 @@ from unicscale.ranks.terminal import settle, tell
 
 FAMILIES = (
     "training",
+    "explain",
     "data",
     "teachers",
     "evaluation",

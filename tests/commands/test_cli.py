@@ -28,12 +28,12 @@ def unicscale(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 def test_help_lists_every_command() -> None:
     said = unicscale("--help").stdout
-    names = "demo check plan train pack teachers features evaluate jobs logs stop doctor"
+    names = "demo check explain plan train pack teachers features evaluate jobs logs stop doctor"
     for name in names.split():
         assert f" {name} " in said, name
 
 
-QUICK = ["--help", "check recipes/unic_l.yaml", "teachers list", "jobs", "report RUN"]
+QUICK = ["--help", "check recipes/unic_l.yaml", "explain save.keep", "teachers list", "jobs", "report RUN"]
 
 
 def a_tiny_run(folder: Path, recipe: Path) -> Path:

@@ -25,8 +25,13 @@ class Wandb(Tracker):
 
     builds: ClassVar = "unicscale.run.mirrors:WandbMirror"
     project: str = "unicscale"
+    """The project on Weights & Biases in which the run appears."""
     entity: str | None = None
+    """The user or team that owns the project; null: your own account's default."""
     mode: Literal["auto", "online", "offline", "off"] = "auto"
+    """`auto` is online where an account is known and offline elsewhere; `offline` keeps the run for `wandb sync`;
+    `off` sends nothing.
+    """
 
     @property
     def listens(self) -> bool:
@@ -44,8 +49,13 @@ class Track(Section):
     """Who else hears what metrics.jsonl records."""
 
     every_steps: Count = 50
+    """Steps between two records in metrics.jsonl. The first and the last step are always recorded; only here does a
+    step wait for the device.
+    """
     wandb: Wandb | None = None
+    """Mirror the records to Weights & Biases: `{project: NAME}`; null: do not."""
     tensorboard: bool = False
+    """Also write TensorBoard's event files, under events/ in the run folder."""
 
     @property
     def asked(self) -> list[Tracker]:
@@ -58,20 +68,34 @@ class Save(Section):
     """When checkpoints are written and which are kept."""
 
     every_minutes: Positive | None = 30
+    """Minutes between two checkpoints by the clock; null: by steps only. The end of a stage is always saved."""
     every_steps: Count | None = None
+    """Steps between two checkpoints; null: by the clock only."""
     keep: Count = 3
+    """How many of the newest whole checkpoints stay; older ones are deleted."""
     keep_every_steps: Count | None = None
+    """Checkpoints at multiples of this step are never deleted; null: none is spared for its number."""
     asynchronous: bool = True
+    """Write checkpoints behind training's back; false makes every save wait until it lies on the disk."""
 
 
 class Evaluate(Section):
     """What is measured while training; `unicscale evaluate` measures everything else."""
 
     every_epochs: Positive | None = None
-    every_steps: Count | None = None  # instead
+    """Epochs between two evaluations during training; null: see every_steps. Where neither is given nothing is
+    measured.
+    """
+    every_steps: Count | None = None
+    """Steps between two evaluations, instead of every_epochs."""
     tasks: list[str] = []
-    data: str | None = None  # labelled images; None: data.val
+    """What is measured: `loss` (the training loss on held-out images), `knn` (k-nearest neighbours; wants labels),
+    and other tasks of `unicscale evaluate`.
+    """
+    data: str | None = None
+    """A folder of labelled images to measure on; null: the first of data.val."""
     max_images: Count | None = None
+    """How many images are measured at most; null: 10,000."""
 
     @model_validator(mode="after")
     def _one_pace(self) -> Evaluate:
@@ -89,4 +113,6 @@ class DryRun(Section):
     """Real shapes, random weights, synthetic pixels: proves a recipe before a cluster sees it."""
 
     steps: Count = 1
-    images_per_step: Count | None = None  # None: one per rank
+    """Steps of every stage that the rehearsal takes."""
+    images_per_step: Count | None = None
+    """Images per step of the rehearsal, over all ranks; null: one per rank."""

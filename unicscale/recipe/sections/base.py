@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 class Section(BaseModel):
     """The base of every section: frozen, strict about keys, lenient about `3e-4` (which YAML reads as text)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 DURATION = re.compile(r"\s*(\d{1,15}(?:\.\d{0,15})?(?:e[+-]?\d{1,2})?)\s*(steps?|epochs?|images?|%)?\s*", re.IGNORECASE)

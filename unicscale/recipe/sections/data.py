@@ -22,29 +22,44 @@ class Source(Section):
     """One data set of a mixture."""
 
     path: str
-    weight: Annotated[float, Field(gt=0, le=256)] = (
-        1.0  # how often its images come, relative to its size: 2 shows each twice per epoch
-    )
-    teachers: list[str] | None = None  # own-data balancing: which teachers answer for it
+    """A beton or a folder of images."""
+    weight: Annotated[float, Field(gt=0, le=256)] = 1.0
+    """How often its images come, relative to its size: 2 shows each of them twice per epoch."""
+    teachers: list[str] | None = None
+    """With loss.balance `own_data`: the teachers that answer for this data set; null: all of them."""
 
 
 class Augment(Section):
     """The paper's augmentation; the same image goes to student and teachers."""
 
     scale: tuple[Share, Share] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that a random crop takes."""
     ratio: tuple[Ratio, Ratio] = (0.75, 4 / 3)
+    """Smallest and largest ratio of a crop's width to its height."""
     flip: Unit = 0.5
+    """Probability that an image is mirrored left to right."""
     jitter: Unit = 0.8
+    """Probability that brightness, contrast, saturation and hue are changed."""
     brightness: NonNegative = 0.4
+    """Brightness is multiplied by a factor drawn from 1 - this to 1 + this."""
     contrast: NonNegative = 0.4
+    """Contrast is multiplied by a factor drawn from 1 - this to 1 + this."""
     saturation: NonNegative = 0.2
+    """Saturation is multiplied by a factor drawn from 1 - this to 1 + this."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Hue turns by at most this share of the colour circle, either way."""
     grey: Unit = 0.2
+    """Probability that an image becomes grey."""
     blur: Unit = 0.2
+    """Probability that an image is blurred."""
     blur_sigma: tuple[Ratio, Ratio] = (0.1, 5.0)
+    """Smallest and largest deviation of the Gaussian blur, in pixels."""
     blur_kernel: Annotated[int, Field(ge=1, le=255)] = 9
+    """Width of the blur's kernel in pixels."""
     solarize: Unit = 0.2
+    """Probability that bright pixels are inverted."""
     solarize_threshold: Unit = 0.5
+    """Pixels at or above this brightness, from 0 to 1, are inverted."""
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Augment:
@@ -59,13 +74,30 @@ class Data(Section):
     """Which images, read how, and how many per step over all ranks."""
 
     train: list[str | Source] = Field(min_length=1)
+    """Betons or folders of images to learn from, as paths or as `{path, weight, teachers}`. Labels are not used."""
     val: list[str] = []
+    """What to measure on while training, where `evaluate` asks for it: the first of these betons or folders."""
     images_per_step: Count
-    micro_batch: Count | None = None  # images per rank and backward; less than its share accumulates gradients
+    """Images of one optimiser step, over all ranks together. stages[].lr.peak is meant for this number and never
+    rescaled.
+    """
+    micro_batch: Count | None = None
+    """Images per rank and backward pass; less than a rank's share accumulates gradients, which saves memory. null:
+    all of the share at once.
+    """
     reader: Annotated[str, OneOf(["auto", *READERS])] = "auto"
+    """What opens the data: `folder`, `ffcv` (betons, fastest), `beton` (betons in pure Python); `auto` takes the
+    first that can.
+    """
     resize: Literal["auto", "area", "bicubic"] = "auto"
+    """How crops come to size: `area`, or `bicubic`; `auto` is `area`."""
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
-    ahead: Count = 3  # batches decoded before they are asked for
-    max_resolution: Pixels = 512  # the largest stored side a reader must hold
-    max_bad: Unit = 1e-4  # share of undecodable images that is replaced instead of stopping the run
+    """Threads that decode, per rank; `auto`: as many as this rank has cores."""
+    ahead: Count = 3
+    """Batches that are decoded before they are asked for."""
+    max_resolution: Pixels = 512
+    """The largest side, in pixels, of an image that a beton's reader makes room for."""
+    max_bad: Unit = 1e-4
+    """Share of images that may be undecodable and are replaced by others; beyond it the run stops."""
     augment: Augment = Augment()
+    """How training images are cropped and coloured; student and teachers see the same result."""

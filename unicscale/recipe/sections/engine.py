@@ -20,36 +20,63 @@ class Offload(Section):
     """ZeRO-3 only: what lives in host memory."""
 
     optimizer: bool = False
+    """Keep the optimiser's moments in host memory."""
     parameters: bool = False
+    """Keep the parameters in host memory."""
 
 
 class Shares(Section):
     """Of the stage's learning rate; weight decay goes with it."""
 
     trunk: NonNegative = 1.0
+    """The trunk's share of the learning rate."""
     projector: NonNegative = 1.0
+    """The projector's share of the learning rate."""
 
 
 class EngineSection(Section):
     """How the step runs: which engine, in what precision, how much is recomputed."""
 
     kind: Annotated[str, OneOf(ENGINES)] = "plain"
+    """Who holds the parameters: `plain` (every rank all of them), `fsdp2` or `zero3` (each rank a part). The numbers
+    are the same.
+    """
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of forward and backward; weights and moments stay in fp32. `bf16` is the choice on GPUs since A100."""
     compile: bool = False
-    checkpointing: Literal["none", "ladder", "blocks", "full"] = "none"  # full: ladder and blocks
+    """Compile student and teachers with torch.compile: faster steps on GPUs, after a slower start."""
+    checkpointing: Literal["none", "ladder", "blocks", "full"] = "none"
+    """What is computed again in the backward pass instead of being kept: nothing, the `ladder`, the `blocks`, or
+    both (`full`). Saves memory, costs time.
+    """
     reshard: bool | Literal["auto"] = "auto"
-    replicate: Count = 1  # HSDP: whole copies, each sharded over world/replicate ranks
+    """With fsdp2: give the gathered parameters back after each forward; `auto` keeps them where the device has room."""
+    replicate: Count = 1
+    """With fsdp2: so many whole copies, each sharded over world / replicate ranks (HSDP); 1: one copy over all
+    ranks.
+    """
     offload: Offload = Offload()
+    """With zero3: what lives in host memory."""
     weight_decay: NonNegative = 0.03
+    """AdamW's weight decay; biases and one-dimensional parameters have none."""
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
+    """AdamW's two decay rates."""
     eps: Positive = 1e-8
+    """AdamW's epsilon."""
     lr_scale: Shares = Shares()
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each block below the last learns by this factor less
-    clip: Positive | None = None  # global gradient norm
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the averaged weights, for evaluation and export
+    """The learning rates of trunk and projector, as shares of the stage's."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each block below the last learns by this factor less; 1: all alike."""
+    clip: Positive | None = None
+    """The largest allowed norm of the whole gradient; null: no clipping."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential average of the weights, which evaluation and export then use; null: no average."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    deterministic: bool = False  # on CUDA: only kernels that give the same bits every time, which are slower
-    timeout_seconds: Positive = 600.0  # how long a collective may wait before the watchdog names the missing rank
+    """`auto`: the GPU, where there is one; or say `cpu` or `cuda`."""
+    deterministic: bool = False
+    """On GPUs: only kernels that give the same bits every time, which are slower."""
+    timeout_seconds: Positive = 600.0
+    """How long ranks wait for one another before the watchdog names the missing one and ends the run."""
 
     @property
     def grouped(self) -> bool:

@@ -14,25 +14,47 @@ class Launch(Section):
     """What the cluster is asked for; the command line and site presets may say otherwise."""
 
     nodes: Count = 1
+    """Machines of the job."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 1
-    tasks_per_node: Count | None = None  # None: one per GPU, or one
-    cpus_per_task: Count | None = None  # None: 8 per rank of a GPU job, the cluster's default of a CPU job
+    """GPUs on each machine; 0 asks for a CPU job."""
+    tasks_per_node: Count | None = None
+    """Ranks on each machine; null: one per GPU, or one."""
+    cpus_per_task: Count | None = None
+    """CPU cores of each rank; null: 8 per rank of a GPU job, the cluster's default of a CPU job."""
     memory: str | None = None
+    """Host memory of each machine, as Slurm writes it: 200G, or 0 for all; null: the partition's default."""
     time: str | None = None
+    """Time limit of one job: minutes, HH:MM:SS or D-HH:MM:SS, in quotes; null: the partition's default. The run goes
+    on in the next job.
+    """
     partition: str | None = None
+    """Slurm's partition; null: the cluster's default."""
     account: str | None = None
+    """The account that is charged; null: your default."""
     qos: str | None = None
+    """Slurm's quality of service; null: your default."""
     constraint: str | None = None
+    """Features that nodes must have, as Slurm writes them."""
     exclude: str | None = None
+    """Nodes to avoid, as Slurm writes them: n[13-15]."""
     comment: str | None = None
-    array: Count | None = None  # of a sweep: how many of its runs may run at the same time
-    site: str | None = None  # a preset: launch/sites/NAME.yaml or ~/.config/unicscale/sites/NAME.yaml
-    gpu_gib: Positive = 80.0  # memory of one GPU: what cannot fit is refused before it queues
-    gpus_as: Literal["gpus-per-node", "gres"] = "gpus-per-node"  # what this cluster calls them
-    warn_seconds: Count = 120  # before the time limit Slurm sends SIGUSR2
+    """A remark that Slurm keeps with the job."""
+    array: Count | None = None
+    """Of a sweep: how many of its runs may run at the same time; null: as many as fit."""
+    site: str | None = None
+    """A preset for your cluster: launch/sites/NAME.yaml or ~/.config/unicscale/sites/NAME.yaml."""
+    gpu_gib: Positive = 80.0
+    """Memory of one GPU in GiB: a plan that does not fit is refused before it queues."""
+    gpus_as: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    """What this cluster calls GPUs in sbatch: `gpus-per-node`, or `gres`."""
+    warn_seconds: Count = 120
+    """Seconds before the time limit at which Slurm tells the run to save."""
     max_requeues: Annotated[int, Field(ge=0)] = 50
-    setup: list[str] = []  # shell lines before srun: `module load cuda`
-    extra: list[str] = []  # further sbatch options, as written: "--mail-type=END"
+    """How often a job may go back to the queue by itself."""
+    setup: list[str] = []
+    """Shell lines that run before the ranks start, such as `module load cuda`."""
+    extra: list[str] = []
+    """Further sbatch options, as written: `--mail-type=END`."""
 
     @field_validator("time", "memory", mode="before")
     @classmethod

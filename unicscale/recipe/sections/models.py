@@ -25,17 +25,29 @@ class Student(Section):
     """The trunk: a short name (vit_tiny, vit_small, vit_base, vit_large) or any encoder of timm."""
 
     arch: str = "vit_base"
-    patch: Count | None = (
-        None  # None: what the arch says (16 for the short names); of maps: pixels per cell of the grid
-    )
-    init: str | None = None  # timm:ID, teacher:NAME, or a file or folder of weights; None: random
-    init_partial: bool = False  # take `init` also where less than half of the parameters fits
-    freeze: list[Annotated[str, Field(pattern=PART)]] = []  # stem, blocks.3, blocks.0-5: never trained
-    stem: Literal["patch", "convolutions"] = "patch"  # convolutions: small students learn sooner behind them
+    """vit_tiny, vit_small, vit_base, vit_large, or the name of any encoder of timm."""
+    patch: Count | None = None
+    """Side of a patch in pixels; null: what the arch says, 16 for the short names. Of encoders that make maps:
+    pixels per cell of the grid.
+    """
+    init: str | None = None
+    """Weights to begin with: timm:ID, teacher:NAME, or a file, a folder, a run or an export; null: random."""
+    init_partial: bool = False
+    """Take `init` also where less than half of the parameters fits."""
+    freeze: list[Annotated[str, Field(pattern=PART)]] = []
+    """Parts that are never trained: stem, blocks.3, blocks.0-5."""
+    stem: Literal["patch", "convolutions"] = "patch"
+    """How pixels become patches: one `patch` projection, or `convolutions`, behind which small students learn
+    sooner.
+    """
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability of skipping a block in training, of the last block; it rises linearly from 0."""
     registers: Annotated[int, Field(ge=0)] = 0
+    """Extra tokens that belong to no patch and are never matched with a teacher (arXiv:2309.16588)."""
     layer_scale: NonNegative = 0.0
-    options: dict[str, Any] = {}  # further arguments of timm's VisionTransformer, e.g. embed_dim and depth
+    """Initial value of a learned factor on each block's output; 0: no such factor."""
+    options: dict[str, Any] = {}
+    """Further arguments of timm's model, for example embed_dim and depth."""
 
     @property
     def bare(self) -> Student:
@@ -57,20 +69,30 @@ class Student(Section):
 class TeacherSection(BaseModel):
     """One teacher. Keys beyond these belong to its plug-in and are validated by the plug-in's own Options."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
-    plugin: str | None = None  # entry-point name, or `distribution:name`; None: the key of this section
-    adapter: str | None = None  # ./file.py:Class, for one-offs
-    weights: str = "auto"  # auto | PATH | URL | hf:repo | timm:id | random
+    plugin: str | None = None
+    """The plug-in, as `unicscale teachers list` names it, or `distribution:name`; null: the key of this section."""
+    adapter: str | None = None
+    """A class in a file of yours instead of a plug-in: ./mine.py:Mine."""
+    weights: str = "auto"
+    """`auto` (the plug-in's own, fetched before), a path, a URL, hf:REPO, timm:ID, or `random` for a trial."""
     shard: Literal["auto", "full", "none"] = "auto"
-    dtype: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"  # auto: the engine's
-    compile: bool | None = None  # None: the engine's
-    resolution: Literal["same_grid", "native", "student"] | Pixels | list[Pixels] = (
-        "same_grid"  # a list: drawn per step
-    )
-    tokens: list[Literal["summary", "patches"]] | None = None  # those that are matched; None: all that it has
-    weight: TokenWeights | None = None  # of its summary and of its patches in the loss; None: 1 and 1
-    loss: OwnLoss | None = None  # where it is answered by another loss than the other teachers
+    """Whether ranks share this teacher's parameters: `full`, `none`, or `auto`, by its size."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
+    """Precision of this teacher's forward; `auto`: the engine's."""
+    compile: bool | None = None
+    """Compile this teacher; null: as engine.compile says."""
+    resolution: Literal["same_grid", "native", "student"] | Pixels | list[Pixels] = "same_grid"
+    """The size at which it sees the images: `same_grid` (as many patches as the student has), `native` (its own),
+    `student` (the student's), or pixels; a list is drawn from at every step.
+    """
+    tokens: list[Literal["summary", "patches"]] | None = None
+    """Which of its tokens are matched: summary, patches; null: all that it has."""
+    weight: TokenWeights | None = None
+    """How much its summary and its patches count in the loss; null: 1 and 1."""
+    loss: OwnLoss | None = None
+    """Loss terms of its own; null: as `loss` says."""
 
     @field_validator("tokens", "resolution")
     @classmethod
@@ -92,12 +114,19 @@ class Ladder(Section):
 
     builds: ClassVar = "unicscale.student.projector.ladder:Ladder"
     kind: Literal["ladder"] = "ladder"
-    hidden: Count | None = None  # None: the student's width
-    last_hidden: Count | None = None  # None: four times the student's width
-    blocks: list[int] | Literal["all"] = "all"  # 0-based; negative counts from the end
+    """`ladder`: the paper's projector."""
+    hidden: Count | None = None
+    """Width of each rung's hidden layer; null: the student's width."""
+    last_hidden: Count | None = None
+    """Width of the last block's hidden layer; null: four times the student's width."""
+    blocks: list[int] | Literal["all"] = "all"
+    """Blocks with a rung, from 0, negative from the end; or `all`."""
     pre_norm: bool = False
+    """LayerNorm before each rung."""
     mid_norm: bool = False
-    shared: bool = False  # one ladder for CLS and patches ("dedicated projectors" off)
+    """LayerNorm inside each rung, before its activation."""
+    shared: bool = False
+    """One ladder for summary and patches instead of one each."""
 
 
 class MLP(Section):
@@ -105,11 +134,17 @@ class MLP(Section):
 
     builds: ClassVar = "unicscale.student.projector.mlp:TopMLP"
     kind: Literal["mlp"] = "mlp"
-    hidden: Count | None = None  # None: four times the student's width
+    """`mlp`: reads the last block only."""
+    hidden: Count | None = None
+    """Width of the hidden layers; null: four times the student's width."""
     layers: Annotated[int, Field(ge=0, le=3)] = 1
+    """Hidden layers, 0 to 3; 0 is one linear layer."""
     shared: bool = False
-    norm: Annotated[bool, unless(False)] = False  # LayerNorm before each GELU
-    bias: Annotated[bool, unless(True)] = True  # in the linear layers
+    """One MLP for summary and patches instead of one each."""
+    norm: Annotated[bool, unless(False)] = False
+    """LayerNorm before each activation."""
+    bias: Annotated[bool, unless(True)] = True
+    """Biases in the linear layers."""
 
 
 class TransformerProjector(Section):
@@ -117,8 +152,11 @@ class TransformerProjector(Section):
 
     builds: ClassVar = "unicscale.student.projector.transformer:TransformerProjector"
     kind: Literal["transformer"] = "transformer"
+    """`transformer`: DUNE's projector."""
     blocks: Count = 1
+    """Transformer blocks of the projector."""
     heads: Count | None = None
+    """Attention heads; null: as the student has."""
 
 
 class NoProjector(Section):
@@ -126,6 +164,7 @@ class NoProjector(Section):
 
     builds: ClassVar[str] = "unicscale.student.projector.none:NoProjector"
     kind: Literal["none"] = "none"
+    """`none`: no projector; teachers must be as wide as the student."""
 
 
 # a new projector is a file, and a section here that names it

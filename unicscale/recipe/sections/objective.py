@@ -24,12 +24,23 @@ class Standardize(Section):
     """How teacher tokens come to zero mean and unit deviation."""
 
     kind: Kind = "running"
-    summary: Kind | None = None  # None: as `kind` says
+    """`running` (the paper's), `frozen` (a plain average, then fixed), `phi_s` (AM-RADIO's rotation), `file`
+    (measured before), `none`.
+    """
+    summary: Kind | None = None
+    """Another kind for summaries; null: as `kind` says."""
     patches: Kind | None = None
+    """Another kind for patches; null: as `kind` says."""
     momentum_start: Unit = 1.0
+    """How far the first step's batch moves the running statistics; 1: all the way."""
     momentum_end: Unit = 0.001
-    freeze_after: str | int | None = None  # a duration; for `frozen` and `phi_s`
-    path: str | None = None  # for `file`
+    """The same at the end of the run; in between it follows a cosine."""
+    freeze_after: str | int | None = None
+    """When statistics stop moving, as `512 steps`, `2 epochs`, `1e6 images` or `5%`; null: 512 steps for kinds that
+    freeze, never for `running`.
+    """
+    path: str | None = None
+    """For `file`: what `unicscale teachers stats` wrote."""
 
     @model_validator(mode="after")
     def _complete(self) -> Standardize:
@@ -60,8 +71,11 @@ class TeacherDropping(Section):
 
     builds: ClassVar = "unicscale.objective.balance:TeacherDropping.of"
     kind: Literal["teacher_dropping"] = "teacher_dropping"
+    """`teacher_dropping`: the paper's; the worst-answered teacher always teaches."""
     p: Unit = 0.5
+    """Probability that any other teacher is dropped."""
     per: Literal["image", "patch"] = "image"
+    """Drawn for every `image`, or for every `patch`."""
 
 
 class NoBalance(Section):
@@ -69,6 +83,7 @@ class NoBalance(Section):
 
     builds: ClassVar = "unicscale.objective.balance:Balance.of"
     kind: Literal["none"] = "none"
+    """`none`: all teachers weigh the same."""
 
 
 class ManualWeights(Section):
@@ -76,7 +91,9 @@ class ManualWeights(Section):
 
     builds: ClassVar = "unicscale.objective.balance:ManualWeights.of"
     kind: Literal["manual"] = "manual"
+    """`manual`: fixed weights."""
     weights: dict[str, NonNegative]
+    """A weight for each teacher; one that is left out weighs 1."""
 
 
 class RandomTeacher(Section):
@@ -84,6 +101,7 @@ class RandomTeacher(Section):
 
     builds: ClassVar = "unicscale.objective.balance:RandomTeacher.of"
     kind: Literal["random"] = "random"
+    """`random`: one teacher per step."""
 
 
 class AdaLoss(Section):
@@ -91,7 +109,9 @@ class AdaLoss(Section):
 
     builds: ClassVar = "unicscale.objective.balance:AdaLoss.of"
     kind: Literal["adaloss"] = "adaloss"
+    """`adaloss`: weights inversely proportional to each loss's running mean."""
     momentum: Unit = 0.01
+    """How far each step moves the running means."""
 
 
 class OwnData(Section):
@@ -99,6 +119,7 @@ class OwnData(Section):
 
     builds: ClassVar = "unicscale.objective.balance:OwnData.of"
     kind: Literal["own_data"] = "own_data"
+    """`own_data`: each data set names its teachers, in data.train[].teachers."""
 
 
 # a new balance is a class in objective/, and a section here that names it
@@ -111,8 +132,11 @@ class Terms(Section):
     """How an answer's distance to its target is made up; a kind that is not named is not computed."""
 
     cosine: NonNegative = 0.0
+    """Weight of the cosine distance."""
     smooth_l1: NonNegative = 0.0
+    """Weight of smooth-L1."""
     mse: NonNegative = 0.0
+    """Weight of the mean squared error."""
 
     @model_validator(mode="before")
     @classmethod
@@ -137,13 +161,16 @@ class SummaryTerms(Terms):
     """Of a summary; `angle` is C-RADIOv4's, squared and over the teacher's own dispersion."""
 
     angle: NonNegative = 0.0
+    """Weight of the squared angle over the teacher's own dispersion (C-RADIOv4); wants standardize.summary: none."""
 
 
 class TokenWeights(Section):
     """How much each kind of a teacher's tokens counts (EUPE's gamma, AM-RADIO's lambda and gamma)."""
 
     summary: NonNegative = 1.0
+    """How much the summary counts."""
     patches: NonNegative = 1.0
+    """How much the patches count."""
 
     @model_validator(mode="after")
     def _counts(self) -> TokenWeights:
@@ -156,21 +183,31 @@ class OwnLoss(Section):
     """One teacher's own terms; what it leaves out is as `loss` says."""
 
     summary: SummaryTerms | None = None
+    """Terms of its summary; null: as `loss` says."""
     patches: Terms | None = None
+    """Terms of its patches; null: as `loss` says."""
 
 
 class LossSection(Section):
     """What an answer's distance is made of, and who teaches which image."""
 
-    cosine: NonNegative = 0.5  # of summaries and patches alike, where they have no terms of their own
+    cosine: NonNegative = 0.5
+    """Weight of the cosine distance, of summaries and patches alike where they have no terms of their own."""
     smooth_l1: NonNegative = 0.5
+    """Weight of smooth-L1, of summaries and patches alike where they have no terms of their own."""
     summary: SummaryTerms | None = None
+    """Terms for summaries: cosine, smooth_l1, mse, angle; null: as cosine and smooth_l1 above say."""
     patches: Terms | None = None
-    beta: Annotated[Positive, unless(1.0)] = 1.0  # where smooth-L1 turns from a parabola into a line
+    """Terms for patches: cosine, smooth_l1, mse; null: as cosine and smooth_l1 above say."""
+    beta: Annotated[Positive, unless(1.0)] = 1.0
+    """Where smooth-L1 turns from a parabola into a line."""
     # the grid on which patches are compared: the student's, or the larger of the two
     grid: Annotated[Literal["student", "larger"], unless("student")] = "student"
-    resize: Annotated[Literal["bilinear", "bicubic"], unless("bilinear")] = "bilinear"  # how maps come onto it
+    """The grid on which patches are compared: the `student`'s, or the `larger` of student's and teacher's."""
+    resize: Annotated[Literal["bilinear", "bicubic"], unless("bilinear")] = "bilinear"
+    """How maps of patches come onto that grid."""
     balance: Balance = TeacherDropping()
+    """Who teaches which image, and how much each teacher weighs; its `kind` chooses."""
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> LossSection:

@@ -21,21 +21,37 @@ class Recipe(Section):
     """A whole run, complete before anyone reads it."""
 
     schema_: Literal[1] = Field(alias="schema")
+    """The version of this format: 1."""
     out: str
+    """The run folder; the same command goes on with the run that lies there."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """From it follow the order of the images, augmentation, dropping, and the first weights."""
     data: Data
+    """Which images, read how, and how many per step."""
     student: Student = Student()
+    """The encoder that is trained."""
     teachers: dict[str, TeacherSection] = Field(min_length=1)
+    """The frozen encoders to learn from, each under a name of your choice."""
     projector: Projector = Ladder()
+    """The part between the student and each teacher's width, thrown away at export; its `kind` chooses."""
     standardize: Standardize = Standardize()
+    """How teacher tokens come to zero mean and unit deviation; its `kind` chooses."""
     loss: LossSection = LossSection()
+    """What is minimised, and who teaches which image."""
     stages: list[Stage] = Field(min_length=1)
+    """One or more stages in order, each with its image size, length and learning rate."""
     engine: EngineSection = EngineSection()
+    """How a step is computed: sharding, precision, optimiser."""
     track: Track = Track()
+    """How often numbers are recorded, and who else hears them."""
     save: Save = Save()
+    """When checkpoints are written, and which are kept."""
     evaluate: Evaluate = Evaluate()
+    """What is measured while training."""
     launch: Launch = Launch()
+    """What the cluster is asked for; the front doors' options go over it."""
     dry_run: DryRun | None = None
+    """A rehearsal with random weights and synthetic pixels instead of a run; null: a run."""
 
     @field_validator("out")
     @classmethod

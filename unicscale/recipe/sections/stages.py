@@ -14,25 +14,40 @@ class LearningRate(Section):
     """Stated for `data.images_per_step` and never rescaled."""
 
     peak: Positive
+    """The learning rate at the end of the warm-up, for data.images_per_step; never rescaled by the number of ranks."""
     end: NonNegative = 1e-6
+    """The learning rate at the stage's end, reached by a cosine."""
 
 
 class Stage(Section):
     """One resolution and schedule; exactly one of epochs, steps and images says how long."""
 
     name: StageName
-    size: Pixels | Annotated[list[Pixels], Field(min_length=1)]  # a list is visited as `sizes` says
+    """What the stage is called in logs, curves and checkpoints: RUN@NAME opens its end."""
+    size: Pixels | Annotated[list[Pixels], Field(min_length=1)]
+    """Side of the training images in pixels, a multiple of the student's patch; a list is visited as `sizes` says."""
     sizes: Literal["cycle", "random"] = "cycle"
+    """How a list of sizes is visited: in turn (`cycle`), or drawn at every step (`random`)."""
     epochs: Positive | None = None
+    """Length in passes over the data; give one of epochs, steps, images."""
     steps: Count | None = None
+    """Length in optimiser steps."""
     images: Count | None = None
+    """Length in images seen."""
     warmup_epochs: NonNegative | None = None
+    """Epochs over which the learning rate rises from 0 to its peak; give at most one warm-up."""
     warmup_steps: Annotated[int, Field(ge=0, le=MOST)] | None = None
-    warmup: str | None = None  # a duration; "5%" is of the stage
-    freeze_trunk: str | None = None  # a duration from its first step, in which the projectors alone learn
+    """The same in steps."""
+    warmup: str | None = None
+    """The same as a duration: `5%` of the stage, `500 steps`, `2 epochs`, `1e6 images`."""
+    freeze_trunk: str | None = None
+    """A duration from the stage's first step in which only the projectors learn; null: none."""
     lr: LearningRate
-    start_from: str = "weights"  # weights | checkpoint:PATH | scratch; of the stage before for `weights`
+    """The learning rate: `{peak: 3e-4, end: 1e-6}`."""
+    start_from: str = "weights"
+    """`weights` of the stage before, `scratch`, or checkpoint:PATH of a run, a checkpoint or an export."""
     optimizer: Literal["fresh", "keep"] = "fresh"
+    """Whether AdamW's moments begin `fresh`, or are kept (`keep`) from the stage before."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Stage:
