@@ -23,7 +23,7 @@ INSTEAD = {
     r"pip install .*": None,
     r"(python launch/slurm\.py .*)": "{match} --print-sbatch --skip-checks",
     r"(python launch/local\.py .*|torchrun .*|srun .*)": "unicscale check recipes/unic_l.yaml",
-    r"unicscale (train|evaluate|features|export|report|pack|demo|stop|logs)\b.*": "unicscale {command} --help",
+    r"unicscale (init|train|evaluate|features|export|report|pack|demo|stop|logs)\b.*": "unicscale {command} --help",
     r"unicscale data show .*": "unicscale data --help",
     r"unicscale teachers (fetch|new|check|stats)\b.*": "unicscale teachers {command} --help",
 }

@@ -16,8 +16,10 @@ from unicscale.ranks import stop
 from unicscale.ranks.terminal import settle, tell
 
 FAMILIES = (
+    "init",
     "training",
     "explain",
+    "launch",
     "data",
     "teachers",
     "evaluation",

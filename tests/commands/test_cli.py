@@ -28,7 +28,7 @@ def unicscale(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 def test_help_lists_every_command() -> None:
     said = unicscale("--help").stdout
-    names = "demo check explain plan train pack teachers features evaluate jobs logs stop doctor"
+    names = "init launch demo check explain plan train pack teachers features evaluate jobs logs stop doctor"
     for name in names.split():
         assert f" {name} " in said, name
 
@@ -69,6 +69,14 @@ def test_quick_commands_do_not_import_torch(words: str, repository: Path, tmp_pa
 def test_the_version_is_one_line() -> None:
     ran = unicscale("--version")
     assert (ran.returncode, ran.stdout) == (0, f"unicscale {__version__}\n")
+
+
+@pytest.mark.parametrize("door", ["slurm", "local"])
+def test_the_front_doors_have_a_second_name(door: str, tmp_path: Path) -> None:
+    helped = unicscale("launch", door, "--help")
+    assert helped.returncode == 0 and "--sweep" in helped.stdout, helped.stderr
+    refused = unicscale("launch", door, "no.yaml", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.partition(".")[0]) == (2, "no")
 
 
 def test_a_missing_recipe_is_one_line_and_exit_2(tmp_path: Path) -> None:
