@@ -6,8 +6,9 @@ from contextlib import closing
 from typing import Any
 
 from unicscale.assembly import Parts, assemble, survey
+from unicscale.checkpoint import Best
 from unicscale.errors import BlewUp, DataError, ReachedLimit, StoppedOnRequest
-from unicscale.evaluate.during import during, refuse_unfit
+from unicscale.evaluate.during import during, refuse_unfit, score_of
 from unicscale.objective.loss import distil
 from unicscale.ranks.device import keep_compiled
 from unicscale.ranks.failures import Streak, explained
@@ -101,7 +102,9 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
             raise StoppedOnRequest(f"stopped at {where}; the same command goes on from there.")
         if plan.evaluates(progress.step):
             with phase.unwatched("evaluate"):
-                log.event(measure(parts))
+                log.event(measured := measure(parts))
+            if score := recipe.save.best and score_of(recipe.save.best.task, measured):
+                saver.judge(Best(progress.step, score.name, score.value, score.higher_is_better))
     if progress.step < plan.steps:
         where = f"step {progress.step} of {plan.steps} (--max-steps {max_steps})"
         raise ReachedLimit(f"stopped at {where}, saved; the same command without it goes on from there.")

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the last K that are verified, the end of every stage, and every Nth step."""
+"""Which checkpoints stay: the last K that are verified, the end of every stage, every Nth step, and the best."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from unicscale.checkpoint.best import best_of
 from unicscale.checkpoint.manifest import Damaged
 from unicscale.checkpoint.reading import STEP, committed, opened
 from unicscale.recipe.sections import Save
@@ -26,10 +27,12 @@ class Keeper:
         self.proven[path.name] = _looks(path)
 
     def sweep(self) -> None:
-        """Delete everything older than the last `keep` verified ones, except each stage's last and every Nth step."""
+        """Delete what is older than the last `keep` verified ones; each stage's last, every Nth and the best stay."""
         good, ended, every = 0, set[int](), self.section.keep_every_steps
+        best = best_of(self.folder) if self.section.best else None
         for path in committed(self.folder):
-            nth = every and int(path.name.removeprefix("step-")) % every == 0
+            step = int(path.name.removeprefix("step-"))
+            nth = (every and step % every == 0) or (best is not None and step == best.step)
             stage = self._stage(path)
             if good >= self.section.keep and not nth and (stage is None or stage in ended):
                 discard(path)
@@ -80,5 +83,5 @@ def tidy(folder: Path) -> None:
             os.rename(path, folder / name)
         elif path.suffix in (".partial", ".doomed", ".aside"):
             shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(".LATEST.*.tmp"):
+    for path in [*folder.glob(".LATEST.*.tmp"), *folder.glob(".BEST.*.tmp")]:
         path.unlink()

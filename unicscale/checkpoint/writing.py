@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from unicscale.checkpoint.best import Best, best_of, write_best
 from unicscale.checkpoint.committing import commit, everybody, give_up, write_part
 from unicscale.checkpoint.layout import divide, file_of, held, missing
 from unicscale.checkpoint.manifest import Entry, Manifest
@@ -22,6 +23,7 @@ from unicscale.checkpoint.retention import Keeper
 from unicscale.contracts import Progress
 from unicscale.engine import Engine, Piece
 from unicscale.errors import CheckpointError
+from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, dump
 from unicscale.run.folder import versions
@@ -38,6 +40,10 @@ class Safe(Protocol):
 
     def save(self, progress: Progress, engine: Engine, states: States, *, wait: bool = False) -> None:
         """All of the run as it stands; every rank calls this at the same step."""
+        ...
+
+    def judge(self, best: Best) -> None:
+        """The checkpoint of this step measured so; every rank calls this with the same score."""
         ...
 
     def settle(self) -> None:
@@ -109,6 +115,17 @@ class Saver:
                 f"{self.folder}: the save failed: {failures[0]}\n"
                 f"  {intact}. Mend the cause (free some space, say), and the same command goes on from there."
             )
+
+    def judge(self, best: Best) -> None:
+        """Spare the checkpoint of this step, if it measured better than the one that was spared so far."""
+        self.wait()  # committed first: a launch that dies now must not have given up the old one for nothing
+        if not self.world.main or not best.beats(best_of(self.folder)):
+            return
+        try:
+            write_best(self.folder, best)
+            say.info("best so far: %s", best.said)
+        except OSError as problem:  # costs the mark; the checkpoints say themselves when the disk is full
+            say.warning("%s could not be marked as the best: %s", best.said, problem.strerror)
 
     def settle(self) -> None:
         """On the way out of a run that broke: the save in flight needs no other rank to be committed, only moments."""

@@ -108,8 +108,10 @@ def afterwards(run: RunFolder) -> str:
     """Where the student of a finished run lies, and what people do with it next."""
     from unicscale.run.launches import committed_step
 
+    marked = (run.checkpoints / "BEST").is_file()
+    best = f"  best     {run.root}@best, wherever a model is named\n" if marked else ""
     return (
-        f"  student  {run.checkpoints}/step-{committed_step(run):08d}\n"
+        f"  student  {run.checkpoints}/step-{committed_step(run):08d}\n{best}"
         f"  next     unicscale evaluate {run.root}\n"
         f"           unicscale export {run.root} --to timm --out FOLDER\n"
         f"           unicscale report {run.root}"

@@ -14,6 +14,7 @@ import torch
 
 from unicscale import cost, rng
 from unicscale.assembly import assemble
+from unicscale.checkpoint import Best
 from unicscale.contracts import Batch, Progress
 from unicscale.data.stream.damage import Damage
 from unicscale.engine.placement import memory_of
@@ -127,6 +128,9 @@ class Unsaved:
 
     def save(self, *_: Any, **__: Any) -> None:
         """Into the void."""
+
+    def judge(self, best: Best) -> None:
+        """Nothing was saved."""
 
     def settle(self) -> None:
         """Nothing in flight."""

@@ -10,11 +10,15 @@ from unicscale.errors import CheckpointError, RecipeError, nearest
 
 
 def resolved(source: str) -> list[str]:
-    """`RUN@STAGE` means the checkpoints of that stage that the run has kept, the newest first; else it is a path."""
+    """`RUN@STAGE` means the checkpoints of that stage that the run has kept, the newest first; `RUN@best` the one that
+    measured best; everything else is a path.
+    """
     run, found, wanted = source.rpartition("@")
     if not found or Path(source).exists() or not Path(run).is_dir():
         return [source]
     names = [stage.name for stage in checkpoint.glance(run).recipe.stages]
+    if wanted == "best" and wanted not in names:
+        return [_best(run)]
     if wanted not in names:
         raise RecipeError(
             f"{source}: no stage of {run} is called '{wanted}'.{nearest(wanted, names)}\n  stages: {', '.join(names)}"
@@ -30,6 +34,17 @@ def resolved(source: str) -> list[str]:
             "  The end of every stage is kept for ever: this run has not reached it yet, or lost it."
         )
     return kept
+
+
+def _best(run: str) -> str:
+    folder = Path(run) / "checkpoints"
+    best = checkpoint.best_of(folder)
+    if best is None:
+        raise CheckpointError(
+            f"{run}@best: no checkpoint of {run} was marked as the best.\n"
+            "  A recipe asks for it with save: {best: {task: knn}} and evaluate: {every_epochs: 10, tasks: [knn]}."
+        )
+    return str(folder / f"step-{best.step:08d}")
 
 
 def frozen_section(source: str) -> tuple[str, dict[str, str]] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
-from unicscale.recipe.sections.base import Count, Positive, Section
+from unicscale.recipe.sections.base import Count, Positive, Section, unless
 
 
 class Tracker(Section):
@@ -64,6 +64,13 @@ class Track(Section):
         return [one for one in sections if one.listens] + [TensorBoard()] * self.tensorboard
 
 
+class Best(Section):
+    """Which measurement makes one checkpoint better than another."""
+
+    task: str
+    """One of evaluate.tasks: `knn` keeps the highest, `loss` the lowest."""
+
+
 class Save(Section):
     """When checkpoints are written and which are kept."""
 
@@ -75,6 +82,10 @@ class Save(Section):
     """How many of the newest whole checkpoints stay; older ones are deleted."""
     keep_every_steps: Count | None = None
     """Checkpoints at multiples of this step are never deleted; null: none is spared for its number."""
+    best: Annotated[Best | None, unless(None)] = None
+    """Keep the checkpoint that measured best while training, whatever `keep` says: `{task: knn}`; null: the newest
+    only. RUN@best opens it.
+    """
     asynchronous: bool = True
     """Write checkpoints behind training's back; false makes every save wait until it lies on the disk."""
 

@@ -79,6 +79,7 @@ class Recipe(Section):
         self._own_data_is_said()
         self._tokens_are_comparable()
         self._angles_are_of_raw_tokens()
+        self._the_best_is_measured()
         return self
 
     def _sizes_fit(self) -> None:
@@ -137,6 +138,17 @@ class Recipe(Section):
             raise ValueError(
                 f"{asked[0]}.angle: say how long the cone is estimated, standardize.freeze_after: 3000 steps"
             )
+
+    def _the_best_is_measured(self) -> None:
+        best, section = self.save.best, self.evaluate
+        tasks = section.tasks or ["loss"]
+        if best is None or (section.ever and best.task in tasks):
+            return
+        if section.ever:
+            raise ValueError(f"save.best.task: '{best.task}' is not one of evaluate.tasks: {', '.join(tasks)}")
+        raise ValueError(
+            f"save.best.task: {best.task} is never measured. Say evaluate: {{every_epochs: 10, tasks: [{best.task}]}}"
+        )
 
     def loss_arguments(self) -> dict[str, Any]:
         """What `distil` takes beside balance, draws and statistics."""
