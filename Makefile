@@ -3,11 +3,12 @@ PYTHON_ENV := .venv/bin
 # without it every process would compile torch again: three seconds each
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types faults bench clean
+.PHONY: help setup demo test check lint types audit faults fuzz bench clean
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
 	@echo "make test    the tests"
 	@echo "make check   formatting, lint, types, tests"
+	@echo "make fuzz    ten minutes of hostile files and words at every door"
 	@echo "make faults  the table of faults (long)     make bench  the table of speeds (long)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -31,6 +32,10 @@ check: lint types test
 
 faults: setup
 	$(PYTHON_ENV)/python -m tests.faults
+
+SEED := 0
+fuzz: setup
+	$(PYTHON_ENV)/python -m tests.fuzz --minutes 10 --seed $(SEED) --out benchmarks/results/fuzz.json
 
 ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs
 bench: setup

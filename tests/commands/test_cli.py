@@ -103,13 +103,19 @@ def test_check_ends_with_a_verdict_that_says_what_it_did_not_see(tmp_path: Path)
     ran = unicscale("check", recipe)
     assert ran.returncode == 0 and ran.stdout.startswith("schema: 1"), ran.stderr
     assert ran.stderr.splitlines()[-1] == "valid; not looked at: weights"
-    quiet = unicscale("check", "--quiet", recipe, f"data.train=[{tmp_path}/none]", "student.arch=vit_smal")
-    seen = f"data ({tmp_path}/none is not on this machine), student.arch (`plan` asks timm), weights"
+    quiet = unicscale("check", "--quiet", recipe, f"data.train=[{tmp_path}/none]", "standardize={kind: file, path: s}")
+    seen = f"data ({tmp_path}/none is not on this machine), standardize.path (s), weights"
     assert (quiet.stdout, quiet.stderr) == ("", f"valid; not looked at: {seen}\n")
 
 
 UNSEEN = {
     "data.images_per_step=9": "an epoch has 8 images, fewer than one step takes (9).",
+    "stages.0.warmup_steps=8": "stages[0]: a warm-up of 8 steps leaves nothing of the stage's 8.",
+    "launch.gpus_per_node=3": "data.images_per_step: 8 images do not divide over 3 ranks.",
+    "student.arch=vit_smal": "'vit_smal' is neither vit_tiny, vit_small, vit_base, vit_large nor a model of timm.",
+    "student.arch=resnet50": "student: timm cannot build 'resnet50'",
+    "student.options.in_chans=4": "student: timm cannot build 'vit_tiny' with {",
+    "student.options.depth=0": "student.options.depth: a student has at least one block.",
     "evaluate={every_steps: 4, tasks: [knn]}": "evaluate: no images to measure on: name evaluate.data or data.val",
     "evaluate={every_steps: 4, tasks: [miou], data: IMAGES}": "'miou' cannot be measured while training",
 }

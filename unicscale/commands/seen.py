@@ -1,4 +1,6 @@
-"""How far `check` can see: it refuses what `train` would refuse, as long as that takes neither weights nor torch."""
+"""How far `check` can see: it refuses what `train` would refuse, as long as that takes no weights, and torch only for
+students that timm alone knows.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import os
 
 from unicscale.errors import RecipeError
 from unicscale.recipe import Recipe
+from unicscale.recipe.plan import Plan, share
 from unicscale.recipe.sections import Source
 
 FREE = {"loss", "knn"}  # tasks of `evaluate.tasks` that every run can measure: others are asked about with torch
@@ -13,7 +16,7 @@ FREE = {"loss", "knn"}  # tasks of `evaluate.tasks` that every run can measure: 
 
 def unseen(recipe: Recipe) -> list[str]:
     """What was not looked at, in words; an error for what was seen and cannot work."""
-    return [*_data(recipe), *_evaluation(recipe), *_student(recipe), "weights"]
+    return [*_data(recipe), *_ranks(recipe), *_evaluation(recipe), *_statistics(recipe), *_student(recipe), "weights"]
 
 
 def verdict(recipe: Recipe) -> str:
@@ -35,8 +38,24 @@ def _data(recipe: Recipe) -> list[str]:
 
     section = recipe.data
     counts = [len(open_images(s.path, section.reader, section.max_resolution, section.resize)) for s in sources]
-    Order(recipe.seed, counts, [s.weight for s in sources], section.images_per_step)
+    order = Order(recipe.seed, counts, [s.weight for s in sources], section.images_per_step)
+    Plan.of(
+        recipe.stages,
+        images_per_epoch=order.images_per_epoch,
+        images_per_step=section.images_per_step,
+        standardize=recipe.standardize,
+    )
     return []
+
+
+def _ranks(recipe: Recipe) -> list[str]:
+    share(recipe.data.images_per_step, recipe.launch.ranks, recipe.data.micro_batch)
+    return []
+
+
+def _statistics(recipe: Recipe) -> list[str]:
+    path = recipe.standardize.path if "file" in recipe.standardize.kinds else None
+    return [f"standardize.path ({path})"] if path else []
 
 
 def _evaluation(recipe: Recipe) -> list[str]:
@@ -62,4 +81,10 @@ def _evaluation(recipe: Recipe) -> list[str]:
 def _student(recipe: Recipe) -> list[str]:
     from unicscale.recipe.sections.models import SHORT_NAMES
 
-    return [] if recipe.student.arch in SHORT_NAMES else ["student.arch (`plan` asks timm)"]
+    if recipe.student.arch in SHORT_NAMES and not recipe.student.options:
+        return []
+    from unicscale.student.trunk import build_trunk  # which brings torch
+
+    trunk = build_trunk(recipe.student, recipe.stages[0].size_list[0])
+    trunk.check_stages([stage.size_list for stage in recipe.stages])
+    return []

@@ -172,7 +172,7 @@ def _rebuild(
     with torch.no_grad():
         held.fill(_stored(student))
     kept = description if student.projector is not None else description.model_copy(update={"projector": None})
-    told = _statistics(statistics, description.standardize, widths)
+    told = _statistics(statistics, description.standardize, widths, path)
     return Opened(student, size, told, kept, description.mean, description.std)
 
 
@@ -213,7 +213,7 @@ def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:
 
 
 def _statistics(
-    tensors: Mapping[str, Tensor], section: sections.Standardize, widths: Mapping[str, Widths]
+    tensors: Mapping[str, Tensor], section: sections.Standardize, widths: Mapping[str, Widths], path: Path
 ) -> Statistics:
     read: Statistics = {}
     for teacher, wide in widths.items():
@@ -222,9 +222,17 @@ def _statistics(
             prefix = f"{teacher}/{kind}."
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             state.pop("running_dispersion", None)  # of angles, which nobody measures any more
+            if state and width is not None and width > sum(t.numel() for t in state.values()):
+                raise CheckpointError(
+                    f"{path}: it says that {teacher}'s {kind} is {width:,} wide, and holds less of it."
+                )
             standardizer = empty_standardizer(section, width, kind) if state and width is not None else None
             if standardizer is not None:
-                standardizer.load_state_dict(state)
+                try:
+                    standardizer.load_state_dict(state)
+                except (RuntimeError, ValueError, TypeError) as problem:
+                    said = " ".join(str(problem).split())[:200]
+                    raise CheckpointError(f"{path}: the statistics of {teacher}'s {kind} do not fit: {said}") from None
             pair.append(standardizer)
         if any(s is not None for s in pair):
             read[teacher] = (pair[0], pair[1])

@@ -21,6 +21,8 @@ from unicscale.errors import DataError
 
 LISTS = {".txt", ".lst", ".csv", ".tsv"}
 LABEL = 4096  # bytes: more is no label
+DIGITS = 15
+NUMBER = re.compile(r"-?[0-9]+")
 COMPRESSED = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -129,7 +131,9 @@ def _key(path: str, member: str) -> tuple[str, str]:
 
 def _labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
     """Numbers as they are; names by their place in the sorted list of names."""
-    if all(word.lstrip("-").isdigit() for word in words):
+    if all(NUMBER.fullmatch(word) for word in words):  # not isdigit(): to it '²' is one
+        if longest := max((word for word in words if len(word) > DIGITS), key=len, default=""):
+            raise DataError(f"the label '{longest[:24]}...' has {len(longest):,} digits, and is no number of a class.")
         return np.array([int(word) for word in words], dtype=np.int64), []
     classes = sorted(set(words))
     number = {name: i for i, name in enumerate(classes)}

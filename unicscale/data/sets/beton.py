@@ -153,6 +153,8 @@ class Beton:
                     f"{self.path}: field '{_text(field['name'])}' has a custom type, which only FFCV can read."
                 )
             kinds.append(("", METADATA[int(field["type"])]))
+        if not kinds:
+            raise self._broken("its header names no fields")
         return self._records(np.dtype(kinds, align=True), samples, HEADER.itemsize + fields.nbytes)
 
     def _index(self, metadata: np.ndarray, fields: np.ndarray, allocations: np.ndarray, table: int) -> None:
@@ -197,11 +199,17 @@ class Beton:
     def _manifest(self) -> dict:
         try:
             with open(manifest_path(self.path)) as stream:
-                return json.load(stream)
+                said = json.load(stream)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise DataError(f"{manifest_path(self.path)}: cannot be read: {problem}") from problem
+        classes = said.get("classes", []) if isinstance(said, dict) else None
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise DataError(
+                f"{manifest_path(self.path)}: is not what `unicscale pack` wrote. Copy it again, or remove it."
+            )
+        return said
 
     def _broken(self, how: str) -> DataError:
         return DataError(f"{self.path}: not a whole .beton file: {how}.\n  Copy or pack it again.")

@@ -23,7 +23,7 @@ from unicscale.student.trunk.positions import check_size
 from unicscale.student.trunk.rope import RopeViT
 from unicscale.student.trunk.timm_model import Wish
 
-REFUSALS = (TypeError, AssertionError, ValueError, RuntimeError)
+REFUSALS = (TypeError, AssertionError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
 
 def build_trunk(section: Student, size: int) -> Trunk:
@@ -78,6 +78,11 @@ def _plain(section: Student, size: int) -> Trunk:
     with torch.device("meta"):
         vit = _asked(section, partial(_create, section.arch, arguments | section.options))
     check_size(size, vit.patch_embed.patch_size[0])
+    if not len(vit.blocks):
+        raise RecipeError("student.options.depth: a student has at least one block.")
+    if section.options:  # timm takes whatever it is given, and trips over some of it when it sees an image
+        with torch.device("meta"), torch.no_grad():
+            _asked(section, partial(vit, torch.empty(1, 3, size, size)))
     return PlainViT(vit, section.drop_path)
 
 
