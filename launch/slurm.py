@@ -18,6 +18,7 @@ import typer
 
 from unicscale.recipe.sections import Launch
 
+from . import snapshot
 from .door import open_door
 from .submission import Submission, plan_submission
 from .sweep import variants
@@ -80,6 +81,8 @@ def show(submission: Submission) -> None:
     print(f"\nwould write  {submission.folder}/{{code,submitit,runs.txt}} and the recipes")
     for run in submission.runs:
         print(f"             {submission.recipe_file(run)}  ->  {run.recipe.out}")
+        for file in snapshot.adapters(run.recipe):
+            print(f"             {submission.folder}/adapters/  a copy of {file}")
     print(f"would run    sbatch {submission.folder}/submitit/submission_file_*.sh:\n")
     print(submission.script())
     print(f"each rank    {submission.call(submission.runs[0])}")

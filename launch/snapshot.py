@@ -65,6 +65,11 @@ def copy_adapters(recipe: Recipe, into: Path) -> Recipe:
     return recipe.model_copy(update={"teachers": teachers})
 
 
+def adapters(recipe: Recipe) -> list[str]:
+    """The files that would be copied."""
+    return sorted({t.adapter.rpartition(":")[0] for t in recipe.teachers.values() if t.adapter is not None})
+
+
 def home_of(package: str) -> Path:
     """The folder a package is imported from."""
     found = importlib.util.find_spec(package)

@@ -130,3 +130,18 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does() ->
         RecipeError, match=r"data\.micro_batch: 5 does not divide a rank's 16 images.* \[1, 2, 4, 8, 16"
     ):
         share(32, 2, 5)
+
+
+def test_a_first_stage_that_says_nothing_of_a_warm_up_is_remarked_upon_and_one_that_wants_none_is_not() -> None:
+    def remarks(**said: object) -> list[str]:
+        return [one.remark for one in plan(stage(steps=9, **said), stage("two", steps=9)).stages]
+
+    assert remarks() == ["stage one: no warm-up, so its first step already has the whole rate: warmup: 5% is usual", ""]
+    assert remarks(warmup_steps=0) == ["", ""] == remarks(warmup="20%")
+
+
+def test_what_a_gpu_can_and_nobody_asked_for_is_said_and_no_default_moves() -> None:
+    unused = sections.EngineSection().unused
+    assert unused("cuda") == "engine: GPUs are faster with dtype: bf16 and compile: true" and unused("cpu") == ""
+    assert sections.EngineSection(dtype="bf16").unused("cuda") == "engine: GPUs are faster with compile: true"
+    assert sections.EngineSection(dtype="bf16", compile=True).unused("cuda") == ""

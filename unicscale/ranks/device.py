@@ -36,6 +36,11 @@ def device_of(wanted: str, local_rank: int) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def called(device: torch.device) -> str:
+    """A device by the name of its model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def sign_of_gpus(devices: Path = Path("/dev")) -> str:
     """What tells that this process was given GPUs; empty where nothing does."""
     for name in ASKED_FOR:

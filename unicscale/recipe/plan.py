@@ -70,10 +70,17 @@ class PlannedStage:
     @property
     def remark(self) -> str:
         """What nobody means who says it. As in the released code it stays, so that runs go on as they began."""
+        if self.first == 0 and self._unsaid:
+            return f"stage {self.name}: no warm-up, so its first step already has the whole rate: warmup: 5% is usual"
         if self.warmup != 1:
             return ""
         said = "a warm-up of one step has a learning rate of 0, so that step moves nothing: say 0, or 2"
         return f"stage {self.name}: {said}"
+
+    @property
+    def _unsaid(self) -> bool:
+        said = self.section
+        return (said.warmup, said.warmup_epochs, said.warmup_steps) == (None, None, None)
 
     def size(self, step: int, seed: int) -> int:
         """Pixels: the sizes in turn, or drawn from (seed, step)."""

@@ -18,6 +18,7 @@ from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe
 from unicscale.run.folder import RunFolder, claim, facts_of, open_run, refuse_unfit, set_aside, versions, write_whole
 from unicscale.run.lock import Lock, alive, in_use, read
+from unicscale.run.provenance import command_line, commit, moment
 
 if TYPE_CHECKING:
     from unicscale.ranks.world import World
@@ -29,7 +30,7 @@ PATIENCE = 3  # launches of one submission that may end without a new checkpoint
 def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[RunFolder]:
     """The recipe's run folder, locked and entered in run.json, until the run ends one way or another."""
     lock = Lock(Path(recipe.out)) if world.main else None
-    folder = world.on_main(lambda: _take(recipe, world.size, lock, fresh))
+    folder = world.on_main(lambda: _take(recipe, world, lock, fresh))
     if world.main:
         world.stop.watch(folder.stop_request)
     how: dict[str, Any] = {"exit": 1, "reason": "an error of unicscale's own: its traceback is in the logs"}
@@ -51,15 +52,17 @@ def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[
             world.barrier()  # a launcher ends everybody as soon as the first is gone: rank 0 first finishes its notes
 
 
-def _take(recipe: Recipe, world_size: int, lock: Lock | None, fresh: bool) -> RunFolder:
+def _take(recipe: Recipe, world: World, lock: Lock | None, fresh: bool) -> RunFolder:
     folder = open_run(recipe)
+    from unicscale.ranks.device import called  # which brings torch
+
     assert lock is not None
     lock.take()
     try:
         if fresh:
             set_aside(folder)
         claim(folder, recipe)
-        number = len(note_launch(folder, world_size)["launches"])
+        number = len(note_launch(folder, world.size, called(world.device))["launches"])
         if meant_for(folder.stop_request) < number:
             folder.stop_request.unlink(missing_ok=True)
     except BaseException:
@@ -86,7 +89,7 @@ def refuse_early(recipe: Recipe, *, main: bool) -> None:
         raise in_use(root, holder)
 
 
-def note_launch(folder: RunFolder, world_size: int) -> dict[str, Any]:
+def note_launch(folder: RunFolder, world_size: int, device: str | None = None) -> dict[str, Any]:
     """run.json: the run's id (made once), versions, one entry for each launch; refuses after too many in vain."""
     facts = facts_of(folder)
     submission, step = submission_name(), committed_step(folder)
@@ -96,6 +99,7 @@ def note_launch(folder: RunFolder, world_size: int) -> dict[str, Any]:
             f"  `unicscale logs {folder.root}` shows why; the same command, given by you, starts a new count."
         )
     facts.setdefault("id", f"{time.strftime('%Y%m%d')}-{secrets.token_hex(4)}")
+    now = time.time()
     facts.setdefault("launches", []).append(
         {
             "host": platform.node(),
@@ -106,7 +110,11 @@ def note_launch(folder: RunFolder, world_size: int) -> dict[str, Any]:
             "submission": submission,
             "restart": scheduler().restarts(),
             "step": step,
-            "time": round(time.time(), 1),
+            "time": round(now, 1),
+            "date": moment(now),
+            "device": device,
+            "command": command_line(),
+            "commit": commit(),
         }
     )
     facts["versions"] = versions()
@@ -125,7 +133,9 @@ def note_end(folder: RunFolder, how: dict[str, Any]) -> None:
     """How the last launch ended; a launch without such an entry was killed."""
     facts = facts_of(folder)
     if facts.get("launches"):
-        facts["launches"][-1]["ended"] = how | {"step": committed_step(folder), "time": round(time.time(), 1)}
+        now = time.time()
+        ended = how | {"step": committed_step(folder), "time": round(now, 1), "date": moment(now)}
+        facts["launches"][-1]["ended"] = ended
         write_whole(folder.facts, json.dumps(facts, indent=1) + "\n")
 
 

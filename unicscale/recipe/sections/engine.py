@@ -83,6 +83,12 @@ class EngineSection(Section):
         """Whether a process group is opened even around one rank: what shards wants one."""
         return self.kind != "plain"
 
+    def unused(self, device: str) -> str:
+        """What a device can and the recipe does not ask for; empty where it asks, or the device cannot."""
+        # no default of ours depends on the machine: the same recipe computes the same numbers everywhere
+        lacks = ["dtype: bf16"] * (self.dtype == "fp32") + ["compile: true"] * (not self.compile)
+        return f"engine: GPUs are faster with {' and '.join(lacks)}" if lacks and device == "cuda" else ""
+
     @property
     def builds(self) -> str:
         """The path of the engine's class."""
