@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
 	@echo "make test    the tests"
-	@echo "make check   formatting, lint, types, tests"
+	@echo "make check   formatting, lint, types, an audit of the dependencies, tests"
 	@echo "make fuzz    ten minutes of hostile files and words at every door"
 	@echo "make faults  the table of faults (long)     make bench  the table of speeds (long)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
@@ -28,7 +28,10 @@ lint: setup
 types: setup
 	$(PYTHON_ENV)/pyright
 
-check: lint types test
+audit: setup
+	@.ci/audit
+
+check: lint types audit test
 
 faults: setup
 	$(PYTHON_ENV)/python -m tests.faults

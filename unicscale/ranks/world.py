@@ -18,6 +18,7 @@ from unicscale.errors import BlewUp, StoppedOnRequest, UserError
 from unicscale.ranks import stop
 from unicscale.ranks.device import device_of, refuse_without_compiler
 from unicscale.ranks.environment import place, whole
+from unicscale.ranks.meeting import meeting
 from unicscale.ranks.stop import StopSign
 from unicscale.recipe.sections import EngineSection
 
@@ -60,8 +61,9 @@ class World:
             timeout = timedelta(seconds=section.timeout_seconds + 30)
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             store = dist.HashStore() if size == 1 else None
-            dist.init_process_group(backend, timeout=timeout, rank=rank, world_size=size, store=store)
-            control = dist.new_group(backend="gloo", timeout=timeout)
+            with meeting(rank, size):
+                dist.init_process_group(backend, timeout=timeout, rank=rank, world_size=size, store=store)
+                control = dist.new_group(backend="gloo", timeout=timeout)
         world = cls(rank, size, local_rank, local_size, device, control, stop.listen())
         if world.main and (left := stop.seconds_left()) is not None:
             world.stop.limit(left)
