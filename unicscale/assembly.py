@@ -20,7 +20,6 @@ from unicscale.interop.starting import introduce, refuse_unfit_init
 from unicscale.objective import build_balance
 from unicscale.objective.balance import Balance
 from unicscale.objective.pairs import refuse_unfit
-from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, PlannedStage, share
@@ -99,8 +98,6 @@ def assemble(
     engine = build_engine(
         recipe.engine, student, seed=recipe.seed, world=world, micro_batches=loader.micro_batches, size=size
     )
-    if world.main and (unused := recipe.engine.unused(world.device.type)):
-        say.info(unused)
     teachers = Teachers.build(
         recipe.teachers,
         recipe.standardize,

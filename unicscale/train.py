@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Any
 
 from unicscale.assembly import Parts, assemble, survey
-from unicscale.checkpoint import Best
 from unicscale.errors import BlewUp, DataError, ReachedLimit, StoppedOnRequest
 from unicscale.evaluate.during import during, refuse_unfit, score_of
 from unicscale.objective.loss import distil
@@ -104,7 +103,7 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
             with phase.unwatched("evaluate"):
                 log.event(measured := measure(parts))
             if score := recipe.save.best and score_of(recipe.save.best.task, measured):
-                saver.judge(Best(progress.step, score.name, score.value, score.higher_is_better))
+                saver.judge(progress.step, score)
     if progress.step < plan.steps:
         where = f"step {progress.step} of {plan.steps} (--max-steps {max_steps})"
         raise ReachedLimit(f"stopped at {where}, saved; the same command without it goes on from there.")

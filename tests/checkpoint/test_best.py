@@ -13,6 +13,7 @@ from unicscale import checkpoint, load
 from unicscale.checkpoint import Best, best_of
 from unicscale.contracts import Progress
 from unicscale.errors import CheckpointError, RecipeError
+from unicscale.evaluate.score import Score
 from unicscale.ranks.world import World
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe.sections import Save
@@ -30,7 +31,7 @@ def test_the_best_stays_beside_the_newest(tmp_path: Path, higher: bool, best: in
     saver = checkpoint.Saver(tmp_path, asked, World(), parameters=NAMES)
     for step, value in enumerate([40.0, 30.0, 70.0, float("nan"), 70.0, 60.0], start=1):
         saver.save(Progress(0, step, 4 * step), Shelf(step), {})
-        saver.judge(Best(step, "knn", value, higher))
+        saver.judge(step, Score("knn", value, higher_is_better=higher))
     saver.save(Progress(0, 7, 28), Shelf(7), {}, wait=True)
     assert best_of(tmp_path) == Best(best, "knn", {3: 70.0, 2: 30.0}[best], higher)
     assert kept(tmp_path) == [best, 7]

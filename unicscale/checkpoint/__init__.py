@@ -7,7 +7,7 @@ checkpoints/step-00012345/{manifest.json, rank-0000.safetensors, ..., state.json
     resume   reading: the newest whole one -> resuming: is it this run's -> the same ranges, cut for these ranks
 """
 
-from unicscale.checkpoint.best import Best, best_of
+from unicscale.checkpoint.best import Best, Rated, best_of
 from unicscale.checkpoint.reading import Checkpoint, States, committed, glance, locate, newest, restore, weights_of
 from unicscale.checkpoint.resuming import find, same_data
 from unicscale.checkpoint.writing import Safe, Saver
@@ -15,6 +15,7 @@ from unicscale.checkpoint.writing import Safe, Saver
 __all__ = [
     "Best",
     "Checkpoint",
+    "Rated",
     "Safe",
     "Saver",
     "States",

@@ -7,9 +7,20 @@ import math
 import os
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 NAME = "BEST"
+
+
+class Rated(Protocol):
+    """What a task measured."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def higher_is_better(self) -> bool: ...
 
 
 class Best(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from unicscale.checkpoint.best import Best, best_of, write_best
+from unicscale.checkpoint.best import Best, Rated, best_of, write_best
 from unicscale.checkpoint.committing import commit, everybody, give_up, write_part
 from unicscale.checkpoint.layout import divide, file_of, held, missing
 from unicscale.checkpoint.manifest import Entry, Manifest
@@ -42,7 +42,7 @@ class Safe(Protocol):
         """All of the run as it stands; every rank calls this at the same step."""
         ...
 
-    def judge(self, best: Best) -> None:
+    def judge(self, step: int, score: Rated) -> None:
         """The checkpoint of this step measured so; every rank calls this with the same score."""
         ...
 
@@ -116,9 +116,10 @@ class Saver:
                 f"  {intact}. Mend the cause (free some space, say), and the same command goes on from there."
             )
 
-    def judge(self, best: Best) -> None:
+    def judge(self, step: int, score: Rated) -> None:
         """Spare the checkpoint of this step, if it measured better than the one that was spared so far."""
         self.wait()  # committed first: a launch that dies now must not have given up the old one for nothing
+        best = Best(step, score.name, score.value, score.higher_is_better)
         if not self.world.main or not best.beats(best_of(self.folder)):
             return
         try:

@@ -14,7 +14,7 @@ import torch
 
 from unicscale import cost, rng
 from unicscale.assembly import assemble
-from unicscale.checkpoint import Best
+from unicscale.checkpoint import Rated
 from unicscale.contracts import Batch, Progress
 from unicscale.data.stream.damage import Damage
 from unicscale.engine.placement import memory_of
@@ -129,7 +129,7 @@ class Unsaved:
     def save(self, *_: Any, **__: Any) -> None:
         """Into the void."""
 
-    def judge(self, best: Best) -> None:
+    def judge(self, step: int, score: Rated) -> None:
         """Nothing was saved."""
 
     def settle(self) -> None:
