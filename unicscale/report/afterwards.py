@@ -90,9 +90,12 @@ def spare(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
         for label, points in panels[name].items():
             start = {0.0: 0.0} if name.startswith("prune") else {}  # nothing pruned, nothing changed
             across, up = zip(*sorted((start | points).items()), strict=True)
-            colour = COLOURS[labels.index(label) % len(COLOURS)]
-            style = "--" if label in teachers else "-"
-            drawn[label] = axis.plot(across, up, color=colour, linestyle=style, marker="o", markersize=3.5)[0]
+            style: Any = {
+                "color": COLOURS[labels.index(label) % len(COLOURS)],
+                "linestyle": "--" if label in teachers else "-",
+                "label": plain(label),
+            }
+            drawn[label] = axis.plot(across, up, marker="o", markersize=3.5, **style)[0]
         if name.startswith("whiten"):
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
