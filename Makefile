@@ -3,11 +3,12 @@ PYTHON_ENV := .venv/bin
 # without it every process would compile torch again: three seconds each
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types faults bench clean
+.PHONY: help setup demo test check lint types docs faults bench clean
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
 	@echo "make test    the tests"
 	@echo "make check   formatting, lint, types, tests"
+	@echo "make docs    the documentation site, into site/index.html"
 	@echo "make faults  the table of faults (long)     make bench  the table of speeds (long)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -29,6 +30,11 @@ types: setup
 
 check: lint types test
 
+docs: setup
+	@$(PYTHON_ENV)/python -c "import material" 2>/dev/null || .ci/setup docs
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_ENV)/python -m mkdocs build --strict --quiet
+	@echo site/index.html
+
 faults: setup
 	$(PYTHON_ENV)/python -m tests.faults
 
@@ -37,5 +43,5 @@ bench: setup
 	for row in $(ROWS); do $(PYTHON_ENV)/python benchmarks/$$row.py || exit 1; done
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

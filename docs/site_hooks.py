@@ -43,6 +43,20 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """The theme would fetch from another host what lets the search run from a disk."""
+    return _at_home(output, page.url.count("/"))
+
+
+def on_post_template(output: str, template_name: str, **_: Any) -> str:
+    """Pages of the theme, such as that for what is not found."""
+    return _at_home(output, 0) if template_name.endswith(".html") else output
+
+
+def _at_home(output: str, depth: int) -> str:
+    return output.replace("https://unpkg.com/iframe-worker/shim", "../" * depth + "assets/worker.js")
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """A link to a file of the repository that is no page names the file instead."""
     return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2`)", markdown)
@@ -60,7 +74,8 @@ def recipe() -> str:
     out = [
         "# Every key of a recipe",
         "Written from the schema that `unicscale check --schema` prints. A recipe needs `schema`, `out`, `data`, "
-        "`teachers` and `stages`; everything else has a default. Keys of a section within a section are written with dots.",
+        "`teachers` and `stages`; everything else has a default. Keys of a section within a section are written "
+        "with dots.",
         "## At the top",
         _table("", schema, held),
     ]

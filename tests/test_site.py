@@ -138,6 +138,7 @@ def test_every_page_of_the_site_fits_and_asks_nobody(site: Path, driver: Any, wi
         seen = browser.visit(driver, page, width, dark=dark)
         assert seen.errors == [] and seen.asked == [], page.name
         assert seen.overflow <= 0, f"{page.name}: {seen.overflow} pixels wider than the window"
+        assert (seen.background != "rgb(255, 255, 255)") == dark, page.name
 
 
 @pytest.mark.slow

@@ -125,6 +125,8 @@ def _differences(stories: Sequence[Story], names: Sequence[str]) -> Iterator[str
 def _results(stories: Sequence[Story]) -> Iterator[str]:
     for title, measured in results(stories).items():
         yield f"<h2>Results: {shown(title)}</h2>"
+        if len(stories) == 1:
+            yield "".join(f"<p>{shown(text)}</p>" for text in stories[0].results[title].get("story", []))
         yield _table(measured.rows, f"Results: {title}", best=measured.best)
         remarks = ["The best of each row is marked."] if measured.best else []
         if any(story.results.get(title, {}).get("synthetic") for story in stories):

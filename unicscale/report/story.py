@@ -192,6 +192,7 @@ class Summary(BaseModel):
     models: dict[str, Told]
     scores: dict[str, dict[str, Mark]]
     gains: dict[str, Gained] = {}
+    story: list[str] = []
 
 
 def scores_of(results: dict[str, dict[str, Any]], *labels: str) -> dict[str, dict[str, Any]]:
@@ -216,7 +217,14 @@ def _as_suite(demo: dict[str, Any]) -> dict[str, Any]:
             score = {"value": value, "low": None, "high": None, "higher_is_better": "RMSE" not in axis}
             table.setdefault(axis, {})[model] = score
     teachers = [name for name, facts in models.items() if facts["teacher"]]
-    return {"models": models, "scores": table, "gains": gains(table, teachers), "published": {}, "synthetic": True}
+    return {
+        "models": models,
+        "scores": table,
+        "gains": gains(table, teachers),
+        "published": {},
+        "synthetic": True,
+        "story": demo.get("story", []),
+    }
 
 
 def _is_number(value: Any) -> bool:
