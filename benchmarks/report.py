@@ -65,7 +65,8 @@ def measured(runs: Path) -> str:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     page = (runs / "report" / "index.html").stat().st_size / 1e6
     cpu = spent.ru_utime + spent.ru_stime
-    return f"{wall:.1f} s ({cpu:.1f} s of CPU, all children so far), {spent.ru_maxrss / 2**20:.2f} GiB at most, {page:.2f} MB"
+    most = spent.ru_maxrss / 2**20
+    return f"{wall:.1f} s ({cpu:.1f} s of CPU, all children so far), {most:.2f} GiB at most, {page:.2f} MB"
 
 
 if __name__ == "__main__":

@@ -245,8 +245,8 @@ def told(scores: dict[str, Scores], recipe: Recipe) -> list[str]:
         "Against the best teacher of each axis, the mean over all axes is: "
         + ", ".join(f"{name} {behind[name]:+.1f} %" for name in order) + ". "
         + (f"The student goes beyond both on {', '.join(gained)}." if gained else "It goes beyond both on no axis."),
-        f"k-NN finds the right class for {student['k-NN class']:.1f} % of the scenes. What each part of the method adds "
-        "was measured apart: docs/components.md.",
+        f"k-NN finds the right class for {student['k-NN class']:.1f} % of the scenes. What each part of the method "
+        "adds was measured apart: docs/components.md.",
     ]  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def test_everything_that_a_running_run_says_stands_in_its_line() -> None:
     said = line(see(run, Status("runs/a", State.RUNNING, step=70, steps=100, eta=60.0)))
     assert said.split("  ") == [
         "runs/a", "running", "stage high (2/2)", "step 70/100", "epoch 7.00", "40 img/s", "stage 0:01:00 left",
-        "run 0:01:00 left", "loss 0.1505↓", "one 5.0000→", "two 66.5000↑ of 50 %", "knn 41.5", "waits for data 25 %",
+        "run 0:01:00 left", "loss 0.1506↓", "one 5.0000→", "two 66.5000↑ of 50 %", "knn 41.5", "waits for data 25 %",
         "2.5 GiB", "saved at 60, 0:01:30 ago",
     ]  # fmt: skip
 

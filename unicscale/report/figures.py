@@ -64,8 +64,10 @@ def draw_all(stories: Sequence[Story], names: Sequence[str], out: Path) -> list[
             continue
         with matplotlib.rc_context(STYLE):
             wide.savefig(files[0], dpi=DENSITY, metadata={"Software": None})
-            wide.savefig(files[1], metadata={"Date": None, "Creator": None})
-            pages = [svg.of(figure, f"{kind.file}-{n}") for n, figure in enumerate((wide, narrow))]
+            wide.set_layout_engine("none")  # it is laid out; once more would take as long as drawing it
+            whole = svg.written(wide)
+            files[1].write_text(whole, encoding="utf-8")
+            pages = [svg.inside(text, f"{kind.file}-{n}") for n, text in enumerate((whole, svg.written(narrow)))]
         drawn.append(Drawn(kind, kind.finds(stories, names), *pages))
     return drawn
 

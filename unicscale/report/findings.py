@@ -150,7 +150,7 @@ def _known(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _extremes(what: str, values: Mapping[str, float], *, higher: bool) -> str:
-    if len(values) < 2:
+    if len(set(values.values())) < 2:
         return ""
     best, last = (how(values, key=lambda n: values[n]) for how in ((max, min) if higher else (min, max)))
     first, second = ("Highest", "lowest") if higher else ("Lowest", "highest")

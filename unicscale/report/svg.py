@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 NAMES = {AXIS: "axis", INK: "ink", GRID: "grid", QUIET: "quiet"} | {c: f"line-{n}" for n, c in enumerate(COLOURS)}
 
 
-def of(figure: Figure, name: str) -> str:
-    """Without a head, without a white ground, with ids that no other figure of the page has."""
+def written(figure: Figure) -> str:
+    """As a file of its own."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    whole = stream.getvalue()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def inside(whole: str, name: str) -> str:
+    """As a part of the page: no head, no white ground, and ids that no other figure has."""
     drawn = whole[whole.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL)
@@ -35,6 +39,7 @@ def of(figure: Figure, name: str) -> str:
 
 
 def _in_the_pages_colours(style: str) -> str:
+    style = style.replace("fill: #ffffff", "fill: none")
     return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{NAMES[m[0]]})" if m[0] in NAMES else m[0], style)
 
 
