@@ -66,6 +66,12 @@ def test_student_and_teachers_are_shown_side_by_side(run: Path, tmp_path: Path) 
         assert distances == sorted(distances, reverse=True) and len(distances) == 8
 
 
+def test_a_run_that_was_trained_says_its_stages_and_epochs_to_those_who_watch(run: Path) -> None:
+    said = CliRunner().invoke(app, ["watch", "--once", str(run)], catch_exceptions=False).output
+    assert f"{run}  finished  stage high (2/2)  step 2/2  epoch 1.00" in said
+    assert "saved at 2" in said
+
+
 def test_maps_stand_beside_the_truth(run: Path, tmp_path: Path) -> None:
     scenes.write_maps(tmp_path / "maps", seed=0, train=range(6), test=range(6, 8), size=32)
     look(run, tmp_path / "maps", "--alone", "--out", tmp_path / "out")
