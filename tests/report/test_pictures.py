@@ -72,6 +72,11 @@ def test_a_run_that_was_trained_says_its_stages_and_epochs_to_those_who_watch(ru
     assert "saved at 2" in said
 
 
+def test_without_images_it_looks_at_the_runs_own(run: Path, tmp_path: Path) -> None:
+    look(run, "--out", tmp_path / "out")
+    assert "Of 16 images, the 8 farthest." in sheet.read(tmp_path / "out", [], ())["worst"].says
+
+
 def test_maps_stand_beside_the_truth(run: Path, tmp_path: Path) -> None:
     scenes.write_maps(tmp_path / "maps", seed=0, train=range(6), test=range(6, 8), size=32)
     look(run, tmp_path / "maps", "--alone", "--out", tmp_path / "out")

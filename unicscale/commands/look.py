@@ -18,9 +18,12 @@ def register(app: typer.Typer) -> None:
 def look(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, RUN@STAGE or one of its checkpoints.")],
     images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGES...", help="A folder of images or a .beton; folders with masks/ or depth/ too."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGES]...",
+            help="A folder of images or a .beton; folders with masks/ or depth/ too. Without any: the run's own.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where; by default pictures/ in the run.")] = None,
     count: Annotated[int, typer.Option(min=1, max=24, help="Images on a sheet.")] = 6,
     pool: Annotated[int, typer.Option(min=1, help="Images among which neighbours and the worst are sought.")] = 512,
@@ -47,7 +50,7 @@ def look(
 
     root = Path(run) if out else open_existing(_run_of(run)).root
     settings = settings_of(dense_size=dense_size, dense_steps=dense_steps, dtype=dtype)
-    asked = Asked(run, images, count, pool, settings, said_of_teachers(weights, option), alone)
+    asked = Asked(run, images or [], count, pool, settings, said_of_teachers(weights, option), alone)
     with joined_on(device) as world:
         sheets = see(asked, world)
     folder = out or RunFolder(root).pictures

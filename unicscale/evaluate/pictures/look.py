@@ -15,7 +15,7 @@ from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.pictures import maps, sheet
 from unicscale.evaluate.pictures.colours import shared
-from unicscale.evaluate.pictures.crew import Views, muster, view
+from unicscale.evaluate.pictures.crew import Crew, Views, muster, view
 from unicscale.evaluate.pictures.sheet import Cell, Row, Sheet, drawing, photo
 from unicscale.evaluate.sets import own
 from unicscale.evaluate.sets.files import Files
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     """One call of the command."""
 
     run: str
-    images: Sequence[Path]
+    images: Sequence[Path]  # none: the run's own
     count: int  # images on a sheet
     pool: int  # images among which neighbours and the worst learned are looked for
     settings: Settings  # of the dense heads
@@ -44,8 +44,8 @@ class Asked(NamedTuple):
 
 def look(asked: Asked, world: World) -> dict[str, Sheet]:
     """Every sheet that these images allow, by name."""
-    pool, dense = _sets(asked)
     crew = muster(asked.run, world.device, asked.given, alone=asked.alone)
+    pool, dense = _sets(asked if asked.images else asked._replace(images=[_own_images(crew)]))
     views = view(crew, pool, asked.count)
     found: dict[str, Sheet] = {}
     if views.patches:
@@ -60,6 +60,13 @@ def look(asked: Asked, world: World) -> dict[str, Sheet]:
         name, draw = OF_MAPS[kind]
         found[name] = draw(root, models, shelf, asked.count)
     return found
+
+
+def _own_images(crew: Crew) -> Path:
+    """Those that the run was validated on, else those it was trained on."""
+    data = crew.recipe.data
+    first = (data.val or data.train)[0]
+    return Path(first if isinstance(first, str) else first.path)
 
 
 def _sets(asked: Asked) -> tuple[Images, list[tuple[Path, str]]]:
