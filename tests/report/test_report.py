@@ -219,6 +219,7 @@ def test_a_sweep_is_compared_by_what_differs() -> None:
     assert "<th scope=col>loss.balance.p</th>" in page, "a row for each run, where there are more of them than keys"
     assert "<th scope=row>p0.5</th><td>0.5</td>" in page
     assert "compare the loss of each teacher, or the validation" in page
+    assert "<td class='number best'>44.2</td>" in page and "<td class='number'>31.5</td>" in page
     assert report("sweep") == said, "its own report is not taken for a run"
 
 

@@ -13,7 +13,7 @@ from unicscale.ranks.terminal import plain
 from unicscale.report import pictures
 from unicscale.report.figures import Drawn, draw_all
 from unicscale.report.story import Story, differing, name_apart
-from unicscale.report.table import Rows, comparison, licences, results, said
+from unicscale.report.table import Rows, best_of, comparison, licences, results, said
 from unicscale.run.folder import write_whole
 from unicscale.run.states import State
 
@@ -47,13 +47,14 @@ def _page(stories: Sequence[Story], drawings: Sequence[Drawn]) -> str:
         ),
     ]
     sections = [(name, parts) for name, parts in sections if any(parts)]
+    stand = comparison(stories)
     links = "".join(f"<a href='#{_anchor(name)}'>{name}</a>" for name, _ in sections)
     body = [
         f"<h1>{shown(title)}</h1>",
         f"<p class=quiet>As it stood on {time.strftime('%Y-%m-%d at %H:%M')}.</p>",
         f"<nav aria-label='On this page'>{links}</nav>",
         *_remarks(stories, names),
-        _table(comparison(stories), "Where the runs stand" if len(stories) > 1 else "Where the run stands"),
+        _table(stand, "Where the runs stand" if len(stories) > 1 else "The run", best=best_of(stand, stories)),
         "<p class=quiet>Loss: mean of the last five records of the last stage. Images/s: median of that stage. "
         "Dotted lines: the first record of a new stage.</p>",
         *(f"<section id='{_anchor(name)}'>\n" + "\n".join(parts) + "\n</section>" for name, parts in sections),

@@ -39,6 +39,18 @@ def comparison(stories: Sequence[Story]) -> Rows:
     return [[row[i] for i in full] for row in rows]
 
 
+def best_of(rows: Rows, stories: Sequence[Story]) -> set[tuple[int, int]]:
+    """Where in a comparison the best measurement of each kind stands; a training loss is none."""
+    terms = {term.removeprefix("val/") for term in measured(stories)}
+    best = set()
+    for place, head in enumerate(rows[0]):
+        values = {n: float(row[place]) for n, row in enumerate(rows[1:], start=1) if head in terms and row[place]}
+        if len(set(values.values())) > 1:
+            top = min(values.values()) if head.startswith("loss") else max(values.values())
+            best |= {(n, place) for n, value in values.items() if value == top}
+    return best
+
+
 class Column(NamedTuple):
     """One model in one file of results."""
 
