@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.kit import browser  # noqa: E402
+from unicscale.evaluate.pictures.sheet import Row, Sheet  # noqa: E402
+from unicscale.report.pictures import drawn  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures"
 MOST = 300_000  # bytes of a picture that lies in the repository
@@ -30,8 +32,8 @@ def main() -> None:
         sys.exit(why)
     report = asked.run / "report"
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in ("patches", "radar"):
-        small(report / f"{name}.png", OUT / f"{name}.png")
+    small(lying(asked.run / "pictures" / "patches.json"), OUT / "patches.png")
+    small(Image.open(report / "radar.png"), OUT / "radar.png")
     with browser.browser() as driver:
         for page, name, height in ((report / "index.html", "report", 1500), (asked.site / "index.html", "site", 1000)):
             for width in browser.WIDTHS:
@@ -44,9 +46,16 @@ def main() -> None:
             sys.exit(f"{file} is too large for the repository")
 
 
-def small(source: Path, target: Path) -> None:
+def small(picture: Image.Image, target: Path) -> None:
     """With as many colours as it needs."""
-    Image.open(source).convert("RGB").quantize(192).save(target, optimize=True)
+    picture.convert("RGB").quantize(256).save(target, optimize=True)
+
+
+def lying(file: Path) -> Image.Image:
+    """A row for each model, wider than tall: for the first screen of a page."""
+    sheet = Sheet.model_validate_json(file.read_bytes())
+    rows = [Row(name=name, cells=[row.cells[n] for row in sheet.rows]) for n, name in enumerate(sheet.columns)]
+    return drawn(sheet.model_copy(update={"columns": [row.name for row in sheet.rows], "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ return {overflow: wide, smallest: smallest, background: getComputedStyle(documen
 """
 
 
-def photograph(driver: Any, page: Path, file: Path, width: int, *, dark: bool, height: int, colours: int = 128) -> None:
+def photograph(driver: Any, page: Path, file: Path, width: int, *, dark: bool, height: int, colours: int = 256) -> None:
     """A screenshot with as few colours as it needs: it lies in the repository."""
     import base64
     import io

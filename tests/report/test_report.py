@@ -313,3 +313,14 @@ def test_a_file_in_the_way_of_the_page_is_named() -> None:
     Path("taken").write_text("mine")
     done = CliRunner().invoke(app, ["report", "runs/a", "--out", "taken"])
     assert str(done.exception) == "taken cannot be written: File exists.\n  Choose another with --out."
+
+
+def test_a_hostile_name_in_a_legend_stays_text() -> None:
+    names = ("<script>alert(1)</script>", 'x" onload="alert(2)', "' id='loss-0-x' --> <!--")
+    for name in names:
+        a_run(f"sweep/{name.replace('/', '∕')}", range(1, 4))
+    report("sweep")
+    page = Path("sweep/report/index.html").read_text()
+    assert "<script" not in page and "<!--" not in page
+    assert not re.search(r"<[^>]* onload=(?![^<]*&quot;)", page)
+    assert "&lt;script&gt;alert(1)&lt;∕script&gt;</text>" in page

@@ -76,7 +76,8 @@ def write(stories: Sequence[Story], out: Path) -> None:
 def drawn(sheet: Sheet) -> Image.Image:
     """Rows and columns with their names, on white."""
     step, across = SIDE + GAP, max(len(row.cells) for row in sheet.rows)
-    tall = [max(_height(decoded(cell)) for cell in row.cells) + FOOT + GAP for row in sheet.rows]
+    feet = [FOOT if any(cell.says for cell in row.cells) else 0 for row in sheet.rows]
+    tall = [max(_height(decoded(cell)) for cell in r.cells) + f + GAP for r, f in zip(sheet.rows, feet, strict=True)]
     whole = Image.new("RGB", (LEFT + across * step, HEAD + sum(tall)), "white")
     pen, font = ImageDraw.Draw(whole), ImageFont.load_default(12)
     for number, name in enumerate(sheet.columns):
