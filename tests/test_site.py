@@ -76,6 +76,19 @@ def test_every_error_that_the_page_of_troubles_quotes_is_one_that_the_code_says(
     assert named == {0, 1, 2, 3, 4, 5, 6, 75}
 
 
+def test_every_whole_recipe_on_a_page_is_one(tmp_path: Path) -> None:
+    from unicscale.recipe import load
+
+    found = 0
+    for page in [REPOSITORY / "README.md", *PAGES]:
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            if block.startswith("schema: 1"):
+                (tmp_path / "r.yaml").write_text(block)
+                load(str(tmp_path / "r.yaml"), unset="keep")
+                found += 1
+    assert found >= 2
+
+
 def test_every_key_of_a_recipe_is_on_its_page_with_its_default() -> None:
     page = hooks().recipe()
     for row in (
