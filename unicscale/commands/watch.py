@@ -103,9 +103,10 @@ def _rows(sight: Sight) -> list[Any]:
     bars = Table.grid(padding=(0, 1))
     stage = f"stage {sight.stage} {sight.place[0]}/{sight.place[1]}" if sight.place else ""
     for what, at, left in (("run", (now.step, now.steps), now.eta), (stage, sight.within, sight.stage_left)):
-        if at is not None and at[1]:
-            bar = ProgressBar(total=at[1], completed=min(at), width=24)
-            bars.add_row(Text(plain(what)), bar, f"{at[0]}/{at[1]}", f"{clock(left)} left" if left is not None else "")
+        step, steps = at or (0, None)
+        if steps:
+            bar = ProgressBar(total=steps, completed=min(step, steps), width=24)
+            bars.add_row(Text(plain(what)), bar, f"{step}/{steps}", f"{clock(left)} left" if left is not None else "")
     rows.append(bars)
     facts = [f"epoch {sight.epoch:.2f}"] if sight.epoch is not None else []
     facts += [f"{sight.pace:.0f} images/s"] if sight.pace is not None else []
