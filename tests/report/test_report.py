@@ -86,7 +86,9 @@ def test_a_step_done_again_is_shown_once_and_counted() -> None:
     assert [record["launch"] for record in story.steps] == [1] * 4 + [2] * 7
     assert story.course.replayed == 4
     report("runs/a")
-    assert "4 logged steps were done again by a later launch" in (run.report / "index.html").read_text()
+    page = (run.report / "index.html").read_text()
+    assert "4 logged steps were done again by a later launch" in page
+    assert "<b>2 launches, 2.0 hours of work in 0.0 hours.</b>" in page, "each has a line over the clock"
 
 
 def test_a_long_run_is_thinned_over_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
