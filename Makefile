@@ -3,12 +3,13 @@ PYTHON_ENV := .venv/bin
 # without it every process would compile torch again: three seconds each
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types audit faults fuzz bench clean
+.PHONY: help setup demo test check lint types audit docs faults fuzz bench clean
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
 	@echo "make test    the tests"
 	@echo "make check   formatting, lint, types, an audit of the dependencies, tests"
 	@echo "make fuzz    ten minutes of hostile files and words at every door"
+	@echo "make docs    the documentation site, into site/index.html"
 	@echo "make faults  the table of faults (long)     make bench  the table of speeds (long)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -33,6 +34,11 @@ audit: setup
 
 check: lint types audit test
 
+docs: setup
+	@$(PYTHON_ENV)/python -c "import material" 2>/dev/null || .ci/setup docs
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_ENV)/python -m mkdocs build --strict --quiet
+	@echo site/index.html
+
 faults: setup
 	$(PYTHON_ENV)/python -m tests.faults
 
@@ -45,5 +51,5 @@ bench: setup
 	for row in $(ROWS); do $(PYTHON_ENV)/python benchmarks/$$row.py || exit 1; done
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

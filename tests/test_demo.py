@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,22 @@ def test_the_demo_leaves_a_run_folder(story: Path) -> None:
         "metrics.jsonl",
         "checkpoints/LATEST",
         "logs/rank-0000.log",
+        "pictures/patches.json",
+        "pictures/segmentation.json",
+        "pictures/worst.json",
         "report/index.html",
     ):
         assert (story / part).exists(), part
     assert len(list((story / "scenes" / "seed-1").rglob("*.png"))) == 256
+
+
+def test_its_page_tells_the_story_in_its_own_numbers(story: Path) -> None:
+    page = (story / "report" / "index.html").read_text()
+    held = json.loads((story / "evaluation" / "demo.json").read_text())
+    assert "256 images of 48 pixels, then 128 images of 64 pixels" in page
+    assert "What the patch tokens see" in page and "Depth beside the truth" in page
+    better = "classes" if held["scores"]["classes"]["mIoU"] > held["scores"]["dense"]["mIoU"] else "dense"
+    assert re.search(f"&#x27;{better}&#x27; is the better one on [^;.]*mIoU", page)
 
 
 def test_both_stages_ran_at_their_own_size(story: Path) -> None:
@@ -73,6 +86,18 @@ def test_the_axes_share_the_cores_one_thread_each_and_give_the_threads_back() ->
     with demo.sharing_cores() as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
     assert torch.get_num_threads() == before
+
+
+def test_the_mean_over_axes_is_held_against_the_best_teacher_of_each() -> None:
+    names = [axis.name for axis in demo.AXES]
+    scores = {
+        "classes": dict(zip(names, (50.0, 50.0, 50.0, 40.0, 0.20), strict=True)),
+        "dense": dict(zip(names, (25.0, 50.0, 50.0, 50.0, 0.10), strict=True)),
+        "student": dict(zip(names, (55.0, 45.0, 50.0, 50.0, 0.09), strict=True)),
+    }
+    told = " ".join(demo.told(scores, load(demo.RECIPE)))
+    assert "student +2.0 %, dense -10.0 %, classes -24.0 %" in told
+    assert "The student goes beyond both on k-NN class (+10.0 %), depth RMSE (+10.0 %)." in told
 
 
 def test_a_smaller_error_is_a_gain() -> None:

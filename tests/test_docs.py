@@ -16,14 +16,15 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # what a test cannot do here (start two hours of work, write to a cluster), and what it does instead; the demo, the
 # launchers and the sweeps have tests of their own that run them for real
 INSTEAD = {
-    r"make (demo|test|check|setup|faults|bench)\b.*": "{match} -n",
+    r"make (demo|test|check|setup|docs|faults|bench)\b.*": "{match} -n",
     r"python benchmarks/\w+\.py .*": "{match} --help",
     r"source .*": None,
     r"(export|cd) .*": None,
     r"pip install .*": None,
     r"(python launch/slurm\.py .*)": "{match} --print-sbatch --skip-checks",
     r"(python launch/local\.py .*|torchrun .*|srun .*)": "unicscale check recipes/unic_l.yaml",
-    r"unicscale (init|train|evaluate|features|export|report|pack|demo|stop|logs)\b.*": "unicscale {command} --help",
+    r"unicscale (init|train|evaluate|features|export|look|report|watch)\b.*": "unicscale {command} --help",
+    r"unicscale (pack|demo|stop|logs)\b.*": "unicscale {command} --help",
     r"unicscale data show .*": "unicscale data --help",
     r"unicscale teachers (fetch|new|check|stats)\b.*": "unicscale teachers {command} --help",
 }

@@ -130,7 +130,7 @@ def open_log(recipe: Recipe, run: RunFolder, world: World, plan: Plan, progress:
     """Rank 0 speaks; the others keep quiet."""
     if not world.main:
         return Log(None, [])
-    facts = note_plan(run, plan.steps)
+    facts = note_plan(run, plan)
     mirrors = open_mirrors(recipe.track, Tracked(run.root, facts["id"], recipe.model_dump(mode="json", by_alias=True)))
     console = Console(plan.steps, progress.step, list(recipe.teachers))
     return Log(run.metrics, [console, *mirrors], launch=len(facts["launches"]))

@@ -24,9 +24,11 @@ FAMILIES = (
     "teachers",
     "evaluation",
     "export",
+    "look",
     "report",
     "paper",
     "jobs",
+    "watch",
     "doctor",
 )  # in the order of --help
 

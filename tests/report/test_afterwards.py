@@ -118,7 +118,7 @@ def test_the_page_gets_them_as_pictures_with_something_on_them(tmp_path: Path) -
             f"run{number}", **own(50.0 + rng.normal() * 3), transfer=72.0 + rng.normal(), **spared(0.1 + 0.05 * number)
         )
         runs.append(story(tmp_path, f"run{number}", student, teacher))
-    drawn = {kind.file for kind in draw_all(runs, [f"run{n}" for n in range(4)], tmp_path)}
-    assert drawn == {"radar.png", "pairs.png", "spare.png"}
+    drawn = {one.kind.file for one in draw_all(runs, [f"run{n}" for n in range(4)], tmp_path)}
+    assert drawn == {"radar", "pairs", "spare"}
     for file in drawn:
-        assert np.asarray(Image.open(tmp_path / file)).std() > 10
+        assert np.asarray(Image.open(tmp_path / f"{file}.png")).std() > 10

@@ -86,7 +86,9 @@ def test_a_step_done_again_is_shown_once_and_counted() -> None:
     assert [record["launch"] for record in story.steps] == [1] * 4 + [2] * 7
     assert story.course.replayed == 4
     report("runs/a")
-    assert "4 logged steps were done again by a later launch" in (run.report / "index.html").read_text()
+    page = (run.report / "index.html").read_text()
+    assert "4 logged steps were done again by a later launch" in page
+    assert "<b>2 launches, 2.0 hours of work in 0.0 hours.</b>" in page, "each has a line over the clock"
 
 
 def test_a_long_run_is_thinned_over_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,19 +132,71 @@ def test_a_line_that_is_none_of_ours_is_not_believed_however_python_runs(tmp_pat
     assert done.stdout.split() == ["1", "5"], done.stderr
 
 
-def test_every_figure_on_the_page_is_there_and_shows_something() -> None:
+def test_every_figure_is_on_the_page_and_shows_something() -> None:
     run = a_run("runs/a", range(1, 15), knn=40.0)
     run.report.mkdir()
     (run.report / "mine.png").write_bytes(b"")
     report("runs/a")
     assert (run.report / "mine.png").exists(), "somebody else's picture"
     (run.report / "mine.png").unlink()
-    shown = set(re.findall(r"<img src='([^']+)'", (run.report / "index.html").read_text()))
-    assert shown == {"loss.png", "teachers.png", "validation.png", "keep.png", "course.png", "time.png"}
-    assert {path.name for path in run.report.iterdir()} == shown | {"index.html"}
+    page = (run.report / "index.html").read_text()
+    shown = set(re.findall(r"<figure class=(\w+)>", page))
+    assert shown == {"loss", "teachers", "validation", "keep", "course", "time"}
+    files = {f"{name}.{end}" for name in shown for end in ("png", "svg")}
+    assert {path.name for path in run.report.iterdir()} == files | {"index.html"}
     for name in shown:
-        pixels = np.asarray(Image.open(run.report / name).convert("HSV"))
+        pixels = np.asarray(Image.open(run.report / f"{name}.png").convert("HSV"))
         assert (pixels[..., 1] > 100).mean() > 5e-5, f"{name} has no coloured line"
+        figure = page.split(f"<figure class={name}>")[1].split("</figure>")[0]
+        assert figure.count("<svg ") == 2, "for a desk and for a phone"
+        assert "var(--line-0)" in figure, "its colours are the page's, light or dark"
+
+
+def test_the_page_asks_nobody_for_anything() -> None:
+    run = a_run("runs/a", range(1, 15), knn=40.0)
+    report("runs/a")
+    page = (run.report / "index.html").read_text()
+    asked = re.findall(r"(?:src|href|srcset|action)=[\"']?([^\"' >]+)|url\(([^)]+)\)|@import", page)
+    assert all((one or other).startswith(("#", "data:")) for one, other in asked)
+
+
+def test_no_id_stands_twice_and_every_one_that_is_used_is_there() -> None:
+    run = a_run("runs/a", range(1, 15), knn=40.0)
+    report("runs/a")
+    page = (run.report / "index.html").read_text()
+    ids = re.findall(r"<[^>]* id=[\"']([^\"']+)[\"']", page)
+    assert len(set(ids)) == len(ids)
+    used = set(re.findall(r"url\(#([^)]+)\)", page)) | set(re.findall(r"href=[\"']#([^\"']+)[\"']", page))
+    assert used <= set(ids)
+
+
+def test_every_figure_says_what_is_to_be_seen_in_it() -> None:
+    run = a_run("runs/a", range(1, 15), knn=40.0)
+    report("runs/a")
+    page = (run.report / "index.html").read_text()
+    said = re.findall(r'<svg role=img aria-label="([^"]+)"', page)
+    assert len(said) == 12
+    wanted = "The loss fell from 2.0000 to 1.0845 over 896 images; at the end: classes 0.0845, dense 0.0845."
+    assert said[:2] == [f"Loss. {wanted}"] * 2, "for a desk and for a phone"
+    assert "Time. Most of a step goes to student 67 %, data 33 %." in said
+    assert "Validation. Last measured: knn 40.0." in said
+    assert "Teacher dropping. Images taught on the average: classes 50 %, dense 50 %." in said
+
+
+def test_of_very_many_runs_the_legend_names_some_and_no_spike_is_lost() -> None:
+    from unicscale.report import curves, figures, read
+    from unicscale.run.status import status
+
+    run = a_run("runs/a", range(1, 4))
+    story = read(run, status(run, None))
+    figure = figures._loss([story] * 40, [f"run{n}" for n in range(40)])
+    assert figure is not None
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-2:] == ["run10", "and 29 more"]
+    points = [(float(n), 100.0 if n == 777 else 1.0) for n in range(10_000)]
+    thin = curves.thinned(points, 200)
+    assert len(thin) <= 201 and thin[0][0] == 0 and thin[-1] == points[-1]
+    assert (777.0, 100.0) in thin
 
 
 def test_a_figure_without_data_is_not_drawn() -> None:
@@ -164,8 +218,10 @@ def test_a_sweep_is_compared_by_what_differs() -> None:
     assert lines[1][:3] == ["p0.0", "0.0", "finished"] and "31.5" in lines[1]
     assert lines[2][:3] == ["p0.5", "0.5", "finished"] and "44.2" in lines[2]
     page = Path("sweep/report/index.html").read_text()
-    assert "<td>loss.balance.p</td><td>0.0</td><td>0.5</td>" in page
+    assert "<th scope=col>loss.balance.p</th>" in page, "a row for each run, where there are more of them than keys"
+    assert "<th scope=row>p0.5</th><td>0.5</td>" in page
     assert "compare the loss of each teacher, or the validation" in page
+    assert "<td class='number best'>44.2</td>" in page and "<td class='number'>31.5</td>" in page
     assert report("sweep") == said, "its own report is not taken for a run"
 
 
@@ -231,6 +287,9 @@ def test_results_stand_beside_the_teachers_with_the_gain() -> None:
     assert "30.0" in page and "+10.0 %" in page, "higher is better"
     assert "+20.0 %" in page, "a lower error is a gain"
     assert "Synthetic scenes" in page
+    heads = re.findall(r"<th scope=col[^>]*>([^<]*)</th>", page.split("<h2>Results: demo")[1])
+    assert heads[:4] == ["", "student", "gain over the best teacher", "classes"], "the gain is seen on a phone"
+    assert "<td class='number best'>33.0</td>" in page and "<td class='number best'>0.080</td>" in page
 
 
 def test_no_run_is_an_error_that_names_the_nearest() -> None:
@@ -256,3 +315,14 @@ def test_a_file_in_the_way_of_the_page_is_named() -> None:
     Path("taken").write_text("mine")
     done = CliRunner().invoke(app, ["report", "runs/a", "--out", "taken"])
     assert str(done.exception) == "taken cannot be written: File exists.\n  Choose another with --out."
+
+
+def test_a_hostile_name_in_a_legend_stays_text() -> None:
+    names = ("<script>alert(1)</script>", 'x" onload="alert(2)', "' id='loss-0-x' --> <!--")
+    for name in names:
+        a_run(f"sweep/{name.replace('/', '∕')}", range(1, 4))
+    report("sweep")
+    page = Path("sweep/report/index.html").read_text()
+    assert "<script" not in page and "<!--" not in page
+    assert not re.search(r"<[^>]* onload=(?![^<]*&quot;)", page)
+    assert "&lt;script&gt;alert(1)&lt;∕script&gt;</text>" in page

@@ -56,9 +56,9 @@ def features(
     from unicscale.evaluate.sets.loose import open_pictures
 
     keeping.refuse_unfit(out, ".safetensors", " One .npy holds one array, this holds several." * (out.suffix == ".npy"))
-    settings, found = _settings(size=size, dtype=dtype, batch=batch), open_pictures(images)
-    with _joined(device) as world:
-        subject = open_subject(model, world.device, _given(weights, option))
+    settings, found = settings_of(size=size, dtype=dtype, batch=batch), open_pictures(images)
+    with joined_on(device) as world:
+        subject = open_subject(model, world.device, said_of_teachers(weights, option))
         Shelf(Path("."), Path("."), settings, world).write(subject, found, out, patches=patches)
         if world.main:
             typer.echo(f"{out}: {len(found):,} images of {images}, {subject.name}, {size or subject.size} pixels")
@@ -101,7 +101,7 @@ def evaluate(
     from unicscale.evaluate import keeping, opening, runner, session, suites
     from unicscale.evaluate.results import compare, course
 
-    settings = _settings(
+    settings = settings_of(
         seed=seed, size=size, dtype=dtype, batch=batch, limit=limit, search=search, trials=trials, epochs=epochs,
         dense_size=dense_size, dense_steps=dense_steps,
     )  # fmt: skip
@@ -110,7 +110,7 @@ def evaluate(
     tasks, named, settings = suites.select(suite, settings, data)
     if beside:
         compare.paper(beside)
-    given, title = _given(weights, option), keeping.slug("+".join(suite).replace(",", "+"))
+    given, title = said_of_teachers(weights, option), keeping.slug("+".join(suite).replace(",", "+"))
     outs = [out] if out else session.default_outs(models, title)
     if over_checkpoints and (len(models) > 1 or out or teachers):
         raise RecipeError("--over-checkpoints: one RUN, without --out and --teachers")
@@ -119,7 +119,7 @@ def evaluate(
     asked = session.Asked(tasks, named, settings, data, cache, given)
     for each in [course.place(Path(models[0]), title)] if over_checkpoints else outs:
         keeping.refuse_unfit(each, ".json")
-    with _joined(device) as world:
+    with joined_on(device) as world:
         if over_checkpoints:
             outcome, place = session.over_checkpoints(models[0], asked, title, world)
             whole, outs = {}, [place]
@@ -146,7 +146,7 @@ def _show(outcome: Outcome, whole: dict[str, Any], outs: list[Path], detail: boo
 
 
 @contextmanager
-def _joined(device: str) -> Iterator[World]:
+def joined_on(device: str) -> Iterator[World]:
     """The process group, if there is one, for as long as the measuring lasts; rank 0 speaks."""
     from unicscale.ranks.voice import close_voice, open_voice
     from unicscale.ranks.world import joined
@@ -162,7 +162,7 @@ def _joined(device: str) -> Iterator[World]:
             close_voice()
 
 
-def _settings(**values: Any) -> Settings:
+def settings_of(**values: Any) -> Settings:
     """Checked as a recipe's section would be; the message names the option."""
     from pydantic import ValidationError
 
@@ -176,7 +176,7 @@ def _settings(**values: Any) -> Settings:
         raise RecipeError(f"--{option} {wrong['input']}: {wrong['msg'].lower()}") from None
 
 
-def _given(weights: list[str], options: list[str]) -> dict[str, dict[str, Any]]:
+def said_of_teachers(weights: list[str], options: list[str]) -> dict[str, dict[str, Any]]:
     """What the command line says of teachers, as sections of a recipe."""
     import yaml
 

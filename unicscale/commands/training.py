@@ -114,6 +114,7 @@ def afterwards(run: RunFolder) -> str:
         f"  student  {run.checkpoints}/step-{committed_step(run):08d}\n{best}"
         f"  next     unicscale evaluate {run.root}\n"
         f"           unicscale export {run.root} --to timm --out FOLDER\n"
+        f"           unicscale look {run.root}\n"
         f"           unicscale report {run.root}"
     )
 

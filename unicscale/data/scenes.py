@@ -24,6 +24,7 @@ SHAPES = ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "he
 TEXTURES = ("plain", "stripes", "checks", "dots", "speckle", "rings")
 OBJECTS = 3  # at most, per scene; the nearest one gives the scene its class and texture
 TURN = 512  # scenes a process writes at a time
+UNITS = 10_000  # of a depth of 1, in a file
 FOG = 1.1  # optical depth of the farthest point: how much paler things get with distance
 
 Array = np.ndarray
@@ -66,6 +67,20 @@ def write(folder: Path, count: int, *, seed: int, first: int = 0, size: int = 64
         sizes = [min(TURN, first + count - start) for start in turns]
         list(pool.map(_write_turn, repeat(folder), turns, sizes, repeat(seed), repeat(size)))
     done.write_text(what)
+
+
+def write_maps(folder: Path, *, seed: int, train: range, test: range, size: int = 64) -> None:
+    """Scenes with their masks and depths, laid out as a dense set of one's own: images/, masks/, depth/, set.yaml."""
+    for split, numbers in (("train", train), ("val", test)):
+        for name in ("images", "masks", "depth"):
+            (folder / name / split).mkdir(parents=True, exist_ok=True)
+        scenes = draw(len(numbers), seed=seed, size=size, first=numbers.start)
+        depth = np.round(scenes.depth * UNITS).astype(np.uint16)
+        for number, image, mask, far in zip(numbers, scenes.images, scenes.mask, depth, strict=True):
+            for name, pixels in (("images", image), ("masks", mask), ("depth", far)):
+                Image.fromarray(pixels).save(folder / name / split / f"{number:06d}.png", compress_level=1)
+    classes = ", ".join(("ground", *SHAPES))
+    (folder / "set.yaml").write_text(f"classes: [{classes}]\nunit: {1 / UNITS}\nfar: 1.0\n")
 
 
 def _write_turn(folder: Path, first: int, count: int, seed: int, size: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicscale.evaluate.results import course
 from unicscale.evaluate.results.compare import DETAIL, NO_CONTEST
-from unicscale.report.curves import COLOURS, canvas, curves, plain
+from unicscale.report.curves import COLOURS, canvas, curves, legend, plain
 from unicscale.report.story import Story
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ SPARE = {  # of Figures 6 and A: what is left of the weights, and of the feature
     "prune": "ImageNet, weights pruned (%)", "whiten": "ImageNet, whitened components",
     "prune_ade20k": "ADE20K, weights pruned (%)", "whiten_ade20k": "ADE20K, whitened components",
 }  # fmt: skip
-MANY = 12  # points that a legend still tells apart
 
 
 def over_checkpoints(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
@@ -56,8 +55,8 @@ def pairs(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
                 turn()  # better is always right and up
         axis.set_xlabel(plain(across))
         axis.set_ylabel(plain(up))
-    labels = [plain(f"{n + 1} {name}") for n, name in enumerate(points)]
-    figure.legend(list(handles.values()), labels, loc="outside upper left", ncols=3 if len(points) <= MANY else 4)
+    labels = [f"{n + 1} {name}" for n, name in enumerate(points)]
+    legend(figure, [handles[name] for name in points], labels)
     return figure
 
 
@@ -86,19 +85,23 @@ def spare(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
         return None
     figure, axes = canvas(len(shown))
     labels = list(dict.fromkeys(label for name in shown for label in panels[name]))
+    drawn: dict[str, Any] = {}
     for axis, name in zip(axes, shown, strict=True):
         for label, points in panels[name].items():
             start = {0.0: 0.0} if name.startswith("prune") else {}  # nothing pruned, nothing changed
             across, up = zip(*sorted((start | points).items()), strict=True)
-            colour = COLOURS[labels.index(label) % len(COLOURS)]
-            style = "--" if label in teachers else "-"
-            axis.plot(across, up, color=colour, linestyle=style, marker="o", markersize=3.5, label=plain(label))
+            style: Any = {
+                "color": COLOURS[labels.index(label) % len(COLOURS)],
+                "linestyle": "--" if label in teachers else "-",
+                "label": plain(label),
+            }
+            drawn[label] = axis.plot(across, up, marker="o", markersize=3.5, **style)[0]
         if name.startswith("whiten"):
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_title(SPARE[name])
         axis.set_ylabel("change (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=5)
+    legend(figure, [drawn[label] for label in labels], labels)
     return figure
 
 

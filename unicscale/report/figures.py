@@ -6,40 +6,77 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unicscale.report import afterwards, radar
-from unicscale.report.curves import COLOURS, DENSITY, STYLE, canvas, curves
+from unicscale.report import afterwards, findings, radar, svg
+from unicscale.report.curves import (
+    COLOURS,
+    DENSITY,
+    MANY,
+    NARROW,
+    QUIET,
+    STYLE,
+    WIDE,
+    canvas,
+    curves,
+    cut,
+    legend,
+    look,
+    plain,
+)
 from unicscale.report.story import Story, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PHASES = ("data", "teachers", "student", "backward", "optimizer", "boundary", "save", "evaluate")
+PHASES = ("data", "teachers", "student", "ladder", "backward", "optimizer", "boundary", "save", "evaluate")
 
 
 class Kind(NamedTuple):
     """A figure that could be drawn."""
 
-    file: str
+    file: str  # without its end: .png and .svg are written
     title: str
-    says: str  # what to look for, one sentence
+    says: str  # how to read it, one sentence
     draw: Callable[[Sequence[Story], Sequence[str]], Figure | None]
+    finds: Callable[[Sequence[Story], Sequence[str]], str] = findings.nothing  # what is to be seen in it
 
 
-def draw_all(stories: Sequence[Story], names: Sequence[str], out: Path) -> list[Kind]:
+class Drawn(NamedTuple):
+    """One that was."""
+
+    kind: Kind
+    finding: str
+    wide: str  # as SVG for a page on a desk
+    narrow: str  # and on a phone
+
+
+def draw_all(stories: Sequence[Story], names: Sequence[str], out: Path) -> list[Drawn]:
     """Write every figure that these runs have something for; those that were."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
     drawn = []
-    with matplotlib.rc_context(STYLE):
-        for kind in KINDS:
-            figure = kind.draw(stories, names)
-            if figure is None:
-                (out / kind.file).unlink(missing_ok=True)  # of an older report: it must not outlive what it showed
-            else:
-                figure.savefig(out / kind.file, dpi=DENSITY, metadata={"Software": None})
-                drawn.append(kind)
+    for kind in KINDS:
+        wide, narrow = (_at(width, kind, stories, names) for width in (WIDE, NARROW))
+        files = [out / f"{kind.file}.{end}" for end in ("png", "svg")]
+        if wide is None or narrow is None:
+            for file in files:
+                file.unlink(missing_ok=True)  # of an older report: it must not outlive what it showed
+            continue
+        with matplotlib.rc_context(STYLE):
+            wide.savefig(files[0], dpi=DENSITY, metadata={"Software": None})
+            wide.set_layout_engine("none")  # it is laid out; once more would take as long as drawing it
+            whole = svg.written(wide)
+            files[1].write_text(whole, encoding="utf-8")
+            pages = [svg.inside(text, f"{kind.file}-{n}") for n, text in enumerate((whole, svg.written(narrow)))]
+        drawn.append(Drawn(kind, kind.finds(stories, names), *pages))
     return drawn
+
+
+def _at(width: float, kind: Kind, stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE | {"figure.figsize": (width, 3.0)}):
+        return kind.draw(stories, names)
 
 
 def _loss(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
@@ -82,8 +119,11 @@ def _validation(stories: Sequence[Story], names: Sequence[str]) -> Figure | None
 
 
 def _course(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
-    """Learning rate, norm of the gradient, pace."""
-    wanted = (("lr", "learning rate"), ("grad_norm", "norm of the gradient"), ("images_per_second", "images/s"))
+    """Learning rate, momentum of the statistics, norm of the gradient, pace."""
+    wanted = (
+        ("lr", "learning rate"), ("grad_norm", "norm of the gradient"), ("images_per_second", "images/s"),
+        ("mfu", "share of the device's limit"), ("momentum", "momentum of the statistics"),
+    )  # fmt: skip
     panels = [[(n, s.steps, term) for n, s in zip(names, stories, strict=True)] for term, _ in wanted]
     return curves(panels, [title for _, title in wanted], stories, logarithmic=("norm of the gradient",))
 
@@ -100,70 +140,101 @@ def _time(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
     bars = {label: parts for label, parts in bars.items() if parts}
     if not bars:
         return None
-    figure, axes = canvas(1, wide=True, height=0.9 + 0.34 * len(bars))
+    bars = dict(list(bars.items())[: 4 * MANY])
+    figure, axes = canvas(1, wide=True, height=1.4 + 0.3 * len(bars))
     left = dict.fromkeys(bars, 0.0)
-    for phase, colour in zip(PHASES, COLOURS, strict=False):
+    handles = {}
+    for phase, colour in zip(PHASES, (*COLOURS, QUIET), strict=True):
         widths = [bars[label].get(phase, 0.0) for label in bars]
         if not any(widths):
             continue
-        axes[0].barh(list(bars), widths, left=list(left.values()), color=colour, label=phase, height=0.6)
+        places = range(len(bars))
+        handles[phase] = axes[0].barh(places, widths, left=list(left.values()), color=colour, height=0.6)
         left = {label: left[label] + width for label, width in zip(bars, widths, strict=True)}
+    axes[0].set_yticks(range(len(bars)), [plain(cut(label, 24)) for label in bars])
     axes[0].invert_yaxis()
     axes[0].grid(axis="y", visible=False)
     axes[0].set_xlabel("seconds per step")
-    figure.legend(loc="outside upper center", ncols=len(PHASES))
+    legend(figure, list(handles.values()), list(handles))
+    return figure
+
+
+def _launches(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
+    """Steps over the clock, a line for each launch: where it stands still, nobody was at work."""
+    if all(len(story.facts.get("launches", [])) < 2 for story in stories):
+        return None
+    figure, axes = canvas(1, wide=True)
+    handles = []
+    for number, story in enumerate(stories):
+        records = [r for r in story.steps if "time" in r]
+        began = min((r["time"] for r in records), default=0.0)
+        line = None
+        for launch in dict.fromkeys(r.get("launch", 0) for r in records):
+            own = [r for r in records if r.get("launch", 0) == launch]
+            across, up = [(r["time"] - began) / 3600 for r in own], [r["step"] for r in own]
+            shown = look(number if len(stories) > 1 else len(axes[0].lines))
+            line = axes[0].plot(across, up, marker="o" if len(own) == 1 else None, markersize=3, **shown)[0]
+        if line is not None:
+            handles.append((line, names[number]))
+    if not handles:
+        return None
+    axes[0].set_xlabel("hours since the first record")
+    axes[0].set_ylabel("step")
+    if len(handles) > 1:
+        legend(figure, *map(list, zip(*handles, strict=True)))
     return figure
 
 
 KINDS = (
     Kind(
-        "loss.png",
-        "Loss",
+        "loss", "Loss",
         "Cosine distance and smooth L1 to the teachers' standardised tokens, as the recipe weighs them.",
-        _loss,
+        _loss, findings.loss,
     ),
     Kind(
-        "teachers.png",
-        "Loss by teacher",
+        "teachers", "Loss by teacher",
         "The summary token and the patches apart; of several runs, patches are dashed.",
-        _parts,
+        _parts, findings.parts,
     ),
     Kind(
-        "validation.png", "Validation", "Measured in eval mode, all teachers teaching; k-NN in per cent.", _validation
+        "validation", "Validation", "Measured in eval mode, all teachers teaching; k-NN in per cent.",
+        _validation, findings.validation,
     ),
-    Kind("keep.png", "Teacher dropping", "The share of images that each teacher taught; 1 is all of them.", _keep),
     Kind(
-        "course.png",
-        "Course",
+        "keep", "Teacher dropping", "The share of images that each teacher taught; 1 is all of them.",
+        _keep, findings.keep,
+    ),
+    Kind(
+        "course", "Course",
         "A new stage starts its own schedule. A dip in images/s is a save, an evaluation or a pause.",
-        _course,
+        _course, findings.course,
     ),
     Kind(
-        "radar.png",
-        "Gains over the best teacher",
+        "launches", "Launches", "Steps over the clock, a line for each launch; where none runs, the run waited.",
+        _launches, findings.launches,
+    ),
+    Kind(
+        "radar", "Gains over the best teacher",
         "Relative, task by task; dashed: the best teacher of each. Further out is better, errors turned round.",
-        radar.radar,
+        radar.radar, findings.radar,
     ),
     Kind(
-        "checkpoints.png",
-        "Scores over checkpoints",
+        "checkpoints", "Scores over checkpoints",
         "What `unicscale evaluate --over-checkpoints` measured of every checkpoint that was kept.",
         afterwards.over_checkpoints,
     ),
     Kind(
-        "pairs.png",
-        "Pairs of tasks",
-        "A point for each run, numbered as in the legend; better is to the right and up.",
-        afterwards.pairs,
+        "pairs", "Pairs of tasks", "A point for each run, numbered as in the legend; better is to the right and up.",
+        afterwards.pairs, findings.pairs,
     ),
     Kind(
-        "spare.png",
-        "What can be spared",
+        "spare", "What can be spared",
         "Linear probes after pruning weights and on few principal components: the change against the whole model. "
         "Teachers are dashed.",
-        afterwards.spare,
+        afterwards.spare, findings.spare,
     ),
     Kind(
-        "time.png", "Time", "Host seconds of a step by phase; on a GPU, work of one phase may end in the next.", _time
+        "time", "Time", "Host seconds of a step by phase; on a GPU, work of one phase may end in the next.",
+        _time, findings.time,
     ),
-)
+)  # fmt: skip

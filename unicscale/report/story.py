@@ -12,12 +12,16 @@ from typing import Any
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from unicscale.errors import UserError
+from unicscale.evaluate.pictures import sheet
+from unicscale.evaluate.pictures.sheet import Sheet
 from unicscale.evaluate.results.compare import gains
 from unicscale.recipe import load
 from unicscale.recipe.difference import flat
 from unicscale.report.course import Course, Record, course_of
 from unicscale.run.folder import RunFolder, facts_of
 from unicscale.run.status import Status
+
+SHEETS = ("patches", "neighbours", "segmentation", "depth", "worst")  # in the order of the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Story:
     course: Course
     results: dict[str, dict[str, Any]]  # name of the file -> what `unicscale evaluate` or the demo measured
     left_out: list[str] = field(default_factory=list)  # what of the folder cannot be read, and why
+    sheets: dict[str, Sheet] = field(default_factory=dict)  # what `unicscale look` saw
 
     @property
     def steps(self) -> list[Record]:
@@ -118,6 +123,7 @@ def read(folder: RunFolder, status: Status) -> Story:
         recipe=unless_damaged(lambda: flat(load(folder.recipe)) if folder.recipe.exists() else {}, {}),
         course=unless_damaged(lambda: course_of(folder.metrics), Course()),
         results=results_in(folder.evaluation, left_out), left_out=left_out,
+        sheets=sheet.read(folder.pictures, left_out, SHEETS),
     )  # fmt: skip
 
 
@@ -186,6 +192,7 @@ class Summary(BaseModel):
     models: dict[str, Told]
     scores: dict[str, dict[str, Mark]]
     gains: dict[str, Gained] = {}
+    story: list[str] = []
 
 
 def scores_of(results: dict[str, dict[str, Any]], *labels: str) -> dict[str, dict[str, Any]]:
@@ -210,7 +217,14 @@ def _as_suite(demo: dict[str, Any]) -> dict[str, Any]:
             score = {"value": value, "low": None, "high": None, "higher_is_better": "RMSE" not in axis}
             table.setdefault(axis, {})[model] = score
     teachers = [name for name, facts in models.items() if facts["teacher"]]
-    return {"models": models, "scores": table, "gains": gains(table, teachers), "published": {}, "synthetic": True}
+    return {
+        "models": models,
+        "scores": table,
+        "gains": gains(table, teachers),
+        "published": {},
+        "synthetic": True,
+        "story": demo.get("story", []),
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -53,6 +53,11 @@ class RunFolder:
         return self.root / "evaluation"
 
     @property
+    def pictures(self) -> Path:
+        """What `unicscale look` saw."""
+        return self.root / "pictures"
+
+    @property
     def launch(self) -> Path:
         """Submissions: resolved recipes, code as it was, what the scheduler was given."""
         return self.root / "launch"
@@ -131,7 +136,8 @@ def owner_of(folder: RunFolder) -> Recipe | None:
 def set_aside(folder: RunFolder) -> None:
     """What --fresh starts over from is kept beside it, in before-1, before-2, ..."""
     # checkpoints first, the recipe last: whenever this is cut short, another recipe finds nothing to go on from
-    of_one_run = [folder.checkpoints, folder.metrics, folder.evaluation, folder.report, folder.facts, folder.recipe]
+    of_one_run = [folder.checkpoints, folder.metrics, folder.evaluation, folder.pictures, folder.report]
+    of_one_run += [folder.facts, folder.recipe]
     old = [path for path in of_one_run if path.is_file() or (path.is_dir() and any(path.iterdir()))]
     if not old:
         return

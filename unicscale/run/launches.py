@@ -16,6 +16,7 @@ from unicscale.errors import CheckpointError, RunError, StoppedOnRequest, UserEr
 from unicscale.ranks.scheduler import scheduler, submission_name
 from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe
+from unicscale.recipe.plan import Plan
 from unicscale.run.folder import RunFolder, claim, facts_of, open_run, refuse_unfit, set_aside, versions, write_whole
 from unicscale.run.lock import Lock, alive, in_use, read
 from unicscale.run.provenance import command_line, commit, moment
@@ -122,9 +123,10 @@ def note_launch(folder: RunFolder, world_size: int, device: str | None = None) -
     return facts
 
 
-def note_plan(folder: RunFolder, steps: int) -> dict[str, Any]:
+def note_plan(folder: RunFolder, plan: Plan) -> dict[str, Any]:
     """How long the run will be, for whoever looks at it from outside; returns all facts."""
-    facts = facts_of(folder) | {"steps": steps}
+    stages = [{"name": stage.name, "first": stage.first, "steps": stage.steps} for stage in plan.stages]
+    facts = facts_of(folder) | {"steps": plan.steps, "stages": stages, "images_per_epoch": plan.pace.images_per_epoch}
     write_whole(folder.facts, json.dumps(facts, indent=1) + "\n")
     return facts
 

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, Protocol
 from unicscale.ranks.voice import note
 from unicscale.recipe.building import build
 from unicscale.recipe.sections.around import TensorBoard, Track, Wandb
+from unicscale.run.status import tail
+
+LONG_AGO = 1 << 22  # bytes of metrics.jsonl in which the furthest step is looked for
 
 
 class Mirror(Protocol):
@@ -31,11 +34,18 @@ class Tracked(NamedTuple):
     folder: Path
     id: str
     recipe: dict[str, Any]
+    heard: tuple[int, int] = (-1, -1)  # the furthest step that earlier launches told of, and the furthest measured one
+
+    def is_news(self, record: dict[str, Any]) -> bool:
+        """A step that is done again says what it said before: a tracker, which forgets nothing, hears it once."""
+        return record["step"] > self.heard["loss" not in record]
 
 
 def open_mirrors(track: Track, run: Tracked) -> list[Mirror]:
     """Those that the recipe asks for, besides the console."""
-    return [build(section, run) for section in track.asked]
+    told = tail(run.folder / "metrics.jsonl", LONG_AGO) if track.asked else []
+    furthest = [max((r["step"] for r in told if ("loss" in r) == of), default=-1) for of in (True, False)]
+    return [build(section, run._replace(heard=(furthest[0], furthest[1]))) for section in track.asked]
 
 
 class Console:
@@ -94,6 +104,7 @@ class WandbMirror:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
+        self.tracked = run
         mode = section.mode
         if mode == "auto":
             mode = "online" if wandb.api.api_key else "offline"
@@ -105,8 +116,9 @@ class WandbMirror:
         self.run.define_metric("*", step_metric="step")
 
     def write(self, record: dict[str, Any]) -> None:
-        """As it stands in the file."""
-        self.run.log({k: v for k, v in record.items() if isinstance(v, int | float)})
+        """As it stands in the file, each step once."""
+        if self.tracked.is_news(record):
+            self.run.log({k: v for k, v in record.items() if isinstance(v, int | float)})
 
     def close(self) -> None:
         """wandb sends what it still holds."""
@@ -119,11 +131,12 @@ class TensorBoardMirror:
     def __init__(self, section: TensorBoard, run: Tracked) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.tracked = run
         self.writer = SummaryWriter(str(run.folder / "events"))
 
     def write(self, record: dict[str, Any]) -> None:
         """Every number of the record."""
-        for name, value in record.items():
+        for name, value in record.items() if self.tracked.is_news(record) else ():
             if isinstance(value, float):
                 self.writer.add_scalar(name, value, record["step"])
 

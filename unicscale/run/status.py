@@ -148,11 +148,11 @@ def _eta(records: list[dict[str, Any]], steps: int | None) -> float | None:
     return max(0.0, (steps - paced[-1]["step"]) * pace)
 
 
-def tail(file: Path) -> list[dict[str, Any]]:
+def tail(file: Path, most: int = TAIL) -> list[dict[str, Any]]:
     """The last records; a half-written line is left out."""
     try:
         with file.open("rb") as stream:
-            stream.seek(max(0, file.stat().st_size - TAIL))
+            stream.seek(max(0, file.stat().st_size - most))
             lines = stream.read().split(b"\n")
     except OSError:
         return []

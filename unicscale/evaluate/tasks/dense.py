@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unicscale.errors import DataError
 from unicscale.evaluate.features.progress import progress
@@ -27,6 +28,14 @@ from unicscale.evaluate.terms import Settings, Subject
 EIGEN = (slice(45, 471), slice(41, 601))  # NYUd's 480 x 640 images have a white frame: the customary crop
 
 
+class Guess(NamedTuple):
+    """One test image."""
+
+    image: np.ndarray  # (h, w, 3) uint8, as the head saw it
+    guess: Tensor  # (H, W) classes, or depth
+    truth: Tensor  # (H, W) of the map's own size; of depths 0 is unknown, or too far to count
+
+
 @dataclass(frozen=True)
 class Dense(Task):
     """A task on images with a map each."""
@@ -40,6 +49,12 @@ class Dense(Task):
     @abstractmethod
     def measure(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Score]:
         """The scores of a subject on pairs: what ADE20K, a pruned encoder and one's own images have in common."""
+
+    @abstractmethod
+    def guesses(
+        self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf, lr: float = PAPER.lr
+    ) -> Iterator[Guess]:
+        """What a head that learned from `train` says of each test image, beside the truth."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +76,7 @@ class Segment(Dense):
     def measure(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Score]:
         settings = shelf.settings
         classes = self.classes or train.classes
-        size = rounded(settings.dense_size, subject.patch)
-        kind = Kind(train.read, partial(_check_mask, classes))
-        schedule = PAPER._replace(steps=settings.dense_steps)
-        head = SegmentHead(width_of(subject, shelf, size), classes).to(shelf.device)
-        fit(head, Stream(subject, shelf, train, kind, size)(schedule), segment_loss, schedule)
-        tallies = []
-        with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
-            for pair in test:
-                image, _ = load_pair(pair, kind, size)
-                truth = torch.from_numpy(kind.read(pair[1]))
-                logits = slide(subject, shelf, head, image, size)
-                guess = upsample(logits[None], truth.shape)[0].argmax(0).cpu()
-                tallies.append(tally(guess, truth, classes))
-                advance(1)
+        tallies = [tally(one.guess, one.truth, classes) for one in self.guesses(subject, train, test, shelf)]
         counts = torch.stack(tallies).numpy()  # (images, 3, classes)
 
         def statistic(sums: np.ndarray) -> np.ndarray:
@@ -82,6 +84,24 @@ class Segment(Dense):
 
         low, high = bootstrap(counts, statistic, seed=settings.seed, resamples=settings.resamples)
         yield Score(f"{self.name}/mIoU", float(miou(counts.sum(0))), low, high)
+
+    def guesses(
+        self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf, lr: float = PAPER.lr
+    ) -> Iterator[Guess]:
+        settings = shelf.settings
+        classes = self.classes or train.classes
+        size = rounded(settings.dense_size, subject.patch)
+        kind = Kind(train.read, partial(_check_mask, classes))
+        schedule = PAPER._replace(steps=settings.dense_steps, lr=lr)
+        head = SegmentHead(width_of(subject, shelf, size), classes).to(shelf.device)
+        fit(head, Stream(subject, shelf, train, kind, size)(schedule), segment_loss, schedule)
+        with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
+            for pair in test:
+                image, _ = load_pair(pair, kind, size)
+                truth = torch.from_numpy(kind.read(pair[1]))
+                logits = slide(subject, shelf, head, image, size)
+                yield Guess(image, upsample(logits[None], truth.shape)[0].argmax(0).cpu(), truth)
+                advance(1)
 
 
 @dataclass(frozen=True)
@@ -103,23 +123,12 @@ class Depth(Dense):
 
     def measure(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Score]:
         settings, far = shelf.settings, train.far
-        size = rounded(min(480, settings.dense_size), subject.patch)
-        kind = Kind(train.read, _check_depth)
-        schedule = PAPER._replace(steps=settings.dense_steps)
-        head = DepthHead(width_of(subject, shelf, size), self.low, far).to(shelf.device)
-        fit(head, Stream(subject, shelf, train, kind, size)(schedule), depth_loss, schedule)
         errors = []
-        with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
-            for pair in test:
-                image, _ = load_pair(pair, kind, size)
-                truth = torch.from_numpy(kind.read(pair[1]))
-                guess = upsample(slide(subject, shelf, head, image, size)[None], truth.shape)[0, 0].cpu()
-                truth = torch.where(truth <= far, truth, 0)
-                if truth.shape == (480, 640):
-                    guess, truth = guess[EIGEN], truth[EIGEN]
-                if bool((truth > 0).any()):
-                    errors.append(depth_errors(guess.clamp(self.low, far), truth))
-                advance(1)
+        for _, guess, truth in self.guesses(subject, train, test, shelf):
+            if truth.shape == (480, 640):
+                guess, truth = guess[EIGEN], truth[EIGEN]
+            if bool((truth > 0).any()):
+                errors.append(depth_errors(guess, truth))
         if not errors:
             raise DataError(f"{self.name}: no test image has a measured depth up to {far:g} m")
         for name in errors[0]:
@@ -128,6 +137,23 @@ class Depth(Dense):
                 each, lambda s: s[:, 0] / len(errors), seed=settings.seed, resamples=settings.resamples
             )
             yield Score(f"{self.name}/{name}", float(each.mean()), low, high, higher_is_better=name.startswith("delta"))
+
+    def guesses(
+        self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf, lr: float = PAPER.lr
+    ) -> Iterator[Guess]:
+        settings, far = shelf.settings, train.far
+        size = rounded(min(480, settings.dense_size), subject.patch)
+        kind = Kind(train.read, _check_depth)
+        schedule = PAPER._replace(steps=settings.dense_steps, lr=lr)
+        head = DepthHead(width_of(subject, shelf, size), self.low, far).to(shelf.device)
+        fit(head, Stream(subject, shelf, train, kind, size)(schedule), depth_loss, schedule)
+        with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
+            for pair in test:
+                image, _ = load_pair(pair, kind, size)
+                truth = torch.from_numpy(kind.read(pair[1]))
+                guess = upsample(slide(subject, shelf, head, image, size)[None], truth.shape)[0, 0].cpu()
+                yield Guess(image, guess.clamp(self.low, far), torch.where(truth <= far, truth, 0))
+                advance(1)
 
 
 def _check_mask(classes: int, path: Path, mask: np.ndarray) -> None:
