@@ -35,8 +35,8 @@ def register(app: typer.Typer) -> None:
 
 def features(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL + ".")],
-    images: Annotated[Path, typer.Argument(help="A folder of images, one image, or a .beton.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    images: Annotated[Path, typer.Argument(help="A folder, a .beton, a tar or a folder of tars, a list, one image.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .npy or .parquet.")],
     patches: Annotated[bool, typer.Option(help="Patch tokens too, not only the summary.")] = True,
     size: Annotated[int | None, typer.Option(help="Pixels; by default the model's own size.")] = None,
     dtype: Dtype = "auto",
@@ -45,20 +45,23 @@ def features(
     weights: Weights = [],  # noqa: B006  (typer copies it)
     option: Options = [],  # noqa: B006
 ) -> None:
-    """Write the tokens of MODEL for every image, in the sorted order of the files.
+    """Write the tokens of MODEL for every image, in the sorted order of the files; started again, it goes on.
 
     The file holds summary (N, D), patches (N, P, D), labels (N,) (-1 where there are none), index (N,) and names: the
-    bytes of the files' names, a zero between two.
+    bytes of the files' names, a zero between two. An .npy holds the summary; F.patches.npy, F.labels.npy and
+    F.names.json lie beside it. A .parquet has a row for each image.
     """
     from unicscale.evaluate import keeping
+    from unicscale.evaluate.features import forms
     from unicscale.evaluate.features.shelf import Shelf
     from unicscale.evaluate.opening import open_subject
     from unicscale.evaluate.sets.loose import open_pictures
 
-    keeping.refuse_unfit(out, ".safetensors", " One .npy holds one array, this holds several." * (out.suffix == ".npy"))
+    keeping.refuse_unfit(out, *forms.SUFFIXES)
+    forms.refuse_missing(out)
     settings, found = _settings(size=size, dtype=dtype, batch=batch), open_pictures(images)
     with _joined(device) as world:
-        subject = open_subject(model, world.device, _given(weights, option))
+        subject = open_subject(model, world.device, given_teachers(weights, option))
         Shelf(Path("."), Path("."), settings, world).write(subject, found, out, patches=patches)
         if world.main:
             typer.echo(f"{out}: {len(found):,} images of {images}, {subject.name}, {size or subject.size} pixels")
@@ -110,7 +113,7 @@ def evaluate(
     tasks, named, settings = suites.select(suite, settings, data)
     if beside:
         compare.paper(beside)
-    given, title = _given(weights, option), keeping.slug("+".join(suite).replace(",", "+"))
+    given, title = given_teachers(weights, option), keeping.slug("+".join(suite).replace(",", "+"))
     outs = [out] if out else session.default_outs(models, title)
     if over_checkpoints and (len(models) > 1 or out or teachers):
         raise RecipeError("--over-checkpoints: one RUN, without --out and --teachers")
@@ -176,7 +179,7 @@ def _settings(**values: Any) -> Settings:
         raise RecipeError(f"--{option} {wrong['input']}: {wrong['msg'].lower()}") from None
 
 
-def _given(weights: list[str], options: list[str]) -> dict[str, dict[str, Any]]:
+def given_teachers(weights: list[str], options: list[str]) -> dict[str, dict[str, Any]]:
     """What the command line says of teachers, as sections of a recipe."""
     import yaml
 
