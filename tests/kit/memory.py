@@ -1,4 +1,4 @@
-"""How far this process's memory rises while something runs; ru_maxrss would remember what came before, even a parent's."""
+"""How far this process's memory rises while something runs; ru_maxrss would remember what came before it."""
 
 from __future__ import annotations
 
