@@ -21,6 +21,7 @@ from unicscale.errors import CheckpointError
 from unicscale.interop.exports.portable import named
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
+from unicscale.interop.small import Shown, Tried
 from unicscale.student.trunk import Grid
 from unicscale.student.trunk.plain import PlainViT
 
@@ -63,6 +64,8 @@ def verify(target: Target, opened: Opened, wishes: Wishes, folder: Path) -> list
     }
     found = _read(target, opened, wishes, folder, images)
     limit = 3e-2 if wishes.half and target.half_computes else 1e-4
+    if wishes.small is not None and wishes.small.said == "dynamic":
+        limit = 1.0  # products of eight bits: how far they lead away is for `tried` to say
     differences = []
     for size in images:
         plain, own = _largest(ours[size], found, size), _largest(theirs_would[size], found, size)
@@ -83,6 +86,33 @@ def probes(opened: Opened) -> dict[int, Tensor]:
     # whatever is no ViT is written for its own size where its form holds one, and asked at that
     asked = ((2, size), (3, other)) if isinstance(opened.student.trunk, PlainViT) else ((3, size),)
     return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in asked}
+
+
+CHUNK = 64  # images of a trial at a time
+FEWEST = 0.9  # of a cosine: what lies below is no smaller student, but another
+
+
+@torch.no_grad()
+def tried(target: Target, student: Opened, wishes: Wishes, folder: Path, shown: Shown) -> Tried:
+    """The student and its smaller form, read by the target's library, before the same images."""
+    chunks = dict(enumerate(shown.images.split(CHUNK)))
+    found = _read(target, student, wishes, folder, chunks)
+    before = [student.student.eval()(batch).features for batch in chunks.values()]
+    after = [Features(*(found[f"{number}/{kind}"] for kind in Features._fields)) for number in chunks]
+    pairs = [zip(one, two, strict=True) for one, two in zip(before, after, strict=True)]
+    cosines = [[torch.cosine_similarity(a, b, dim=-1).flatten() for a, b in pair] for pair in pairs]  # type: ignore[arg-type]
+    mean = Features(*(float(torch.cat([c[kind] for c in cosines]).mean()) for kind in (0, 1)))  # type: ignore[arg-type]
+    if not min(mean) >= FEWEST:  # type: ignore[type-var]
+        raise CheckpointError(
+            f"--small {wishes.small.said if wishes.small else ''}: its tokens are no longer the student's: cosine "
+            f"{mean.summary:.3f} of summaries, {mean.patches:.3f} of patches, on {shown.what}.\n"
+            "  Nothing was kept. Take a gentler form, or train on with it."
+        )
+    both = [torch.cat([f.summary for f in some]) for some in (before, after)]  # type: ignore[misc]
+    knn = None if shown.judge is None else (shown.judge(both[0]), shown.judge(both[1]))
+    floats = sum(4 * p.numel() for p in student.student.trunk.parameters())
+    files = sum(file.stat().st_size for file in folder.iterdir())
+    return Tried(shown.what, len(shown.images), mean, knn, (floats, files))
 
 
 @torch.no_grad()
