@@ -68,7 +68,7 @@ def other(kind: str) -> Opened:
     in_memory(built, "cpu")
     first, generator = built.initial_values(0), torch.Generator().manual_seed(0)
     for name, buffer in built.named_buffers():
-        if name.startswith("trunk."):
+        if name.startswith("trunk.") and not name.rpartition(".")[2].startswith("seen_"):  # of the last forward
             buffer.copy_(first(name, tuple(buffer.shape)))
     for name, parameter in built.named_parameters():
         centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
