@@ -32,7 +32,7 @@ check: lint types test
 faults: setup
 	$(PYTHON_ENV)/python -m tests.faults
 
-ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs
+ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs three_teachers
 bench: setup
 	for row in $(ROWS); do $(PYTHON_ENV)/python benchmarks/$$row.py || exit 1; done
 

@@ -25,7 +25,7 @@ INSTEAD = {
     r"(python launch/local\.py .*|torchrun .*|srun .*)": "unicscale check recipes/unic_l.yaml",
     r"unicscale (train|evaluate|features|export|report|pack|demo|stop|logs)\b.*": "unicscale {command} --help",
     r"unicscale data show .*": "unicscale data --help",
-    r"unicscale teachers (fetch|new|check|stats)\b.*": "unicscale teachers {command} --help",
+    r"unicscale teachers (fetch|new|check|stats|compare)\b.*": "unicscale teachers {command} --help",
 }
 
 
