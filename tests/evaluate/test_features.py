@@ -219,11 +219,13 @@ def test_npy_and_parquet_hold_the_same(student, photos, tmp_path):
 
 def test_parquet_without_pyarrow_is_refused_before_the_model_is_opened(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(forms.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match="parquet needs pyarrow, which is not installed: pip install pyarrow"):
+    with pytest.raises(
+        RecipeError, match=r"parquet needs pyarrow, which is not installed: pip install 'unicscale\[parquet\]'"
+    ):
         features("no such model", photos, out=tmp_path / "f.parquet", device="cpu")
 
 
-def resumed(seen: list[int], stop_at: int, **more: Any) -> Callable[[torch.Tensor], Features]:
+def resumed(seen: list[int], stop_at: int) -> Callable[[torch.Tensor], Features]:
     def encode(images: torch.Tensor) -> Features:
         if len(seen) == stop_at:
             raise KeyboardInterrupt
@@ -284,12 +286,25 @@ def test_a_killed_command_goes_on_to_the_same_bytes(student, photos, tmp_path):
 
 def test_two_that_write_one_file_are_told(photos, tmp_path):
     out = tmp_path / "f.safetensors"
-    first = unfinished.Unfinished(out, {}, World())
-    with pytest.raises(DataError, match="another process is writing this file now"):
+    told = pytest.raises(DataError, match="another process is writing this file now")
+    with unfinished.Unfinished(out, {}, World()), told:
         unfinished.Unfinished(out, {}, World())
-    first.close(whole=False)
-    unfinished.Unfinished(out, {}, World()).close(whole=True)
+    with unfinished.Unfinished(out, {}, World()):
+        pass
     assert not list(tmp_path.glob(".f*"))
+
+
+def test_an_image_that_cannot_be_read_leaves_what_came_before_it(student, photos, tmp_path):
+    broken = sorted((photos / "train" / "b").iterdir())[-1]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    out = tmp_path / "f.safetensors"
+    with pytest.raises(DataError, match=f"{broken.name}.*\n  Evaluation replaces no image: mend or remove it"):
+        features(str(student), photos, out=out, batch=4, device="cpu")
+    assert not out.exists()
+    broken.write_bytes(whole)  # another set than before: begun anew, and nothing is left
+    features(str(student), photos, out=out, batch=4, device="cpu")
+    assert len(load_file(out)["index"]) == 18 and not list(tmp_path.glob(".f*"))
 
 
 def test_features_that_are_larger_than_memory_stay_out_of_it(photos, tmp_path):

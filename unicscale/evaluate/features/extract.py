@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,50 +66,70 @@ def extract(
     What is `resumable` leaves a part beside `out` when it is cut short, and goes on with it when it is called again.
     """
     held = torch.float32 if dtype == torch.float32 else torch.float16
-    unfinished = None
-    if resumable:
-        asked = {"dtype": str(held), "patches": str(patches), "images": str(len(images.images))}
-        unfinished = Unfinished(out, (metadata or {}) | asked, world)
-        progress(unfinished.done)
-        images.part = images.part[unfinished.done :]
-    first = images.part.start
-    stream = _one_ahead(_on_host(forward_all(encode, images, dtype), first, held, patches))
-    batch = next(stream, None)
-    going_on = unfinished is not None and unfinished.going_on
-    temporary = unfinished.path if unfinished else world.broadcast_object(store.temporary(out) if world.main else None)
-    plan = store.plan_of(temporary) if going_on else _planned(batch, images, held, names, world)
-    if not going_on:
-        world.on_main(lambda: store.create(temporary, plan, metadata or {}))
-    filling, problem, rows = store.Filling(temporary, plan), None, unfinished.done if unfinished else 0
+    asked = {"dtype": str(held), "patches": str(patches), "images": str(len(images.images))}
+    with Unfinished(out, (metadata or {}) | asked, world) if resumable else nullcontext() as unfinished:
+        if unfinished is not None:
+            progress(unfinished.done)
+            images.part = images.part[unfinished.done :]
+        stream = _one_ahead(_on_host(forward_all(encode, images, dtype), images.part.start, held, patches))
+        batch = next(stream, None)
+        place = unfinished.path if unfinished else store.temporary(out)
+        place = world.broadcast_object(place if world.main else None)
+        if unfinished is not None and unfinished.going_on:
+            plan = store.plan_of(place)
+        else:
+            plan = _planned(batch, images, held, names, world)
+            world.on_main(lambda: store.create(place, plan, metadata or {}))
+        filling = store.Filling(place, plan)
+        try:
+            filling.put(images.part.start, _facts(images))
+            if names is not None and world.main:
+                filling.put(0, {"names": torch.frombuffer(bytearray(names), dtype=torch.uint8)})
+            problem = _written(batch, stream, filling, unfinished, str(images.images.path), progress)
+            problems = [p for p in world.gather_objects(problem) if p is not None]
+            if problems:
+                raise problems[0]
+        except BaseException:
+            if unfinished is None:
+                place.unlink(missing_ok=True)
+            raise
+        finally:
+            filling.close()
+        world.on_main(lambda: hand_over(place, out))
+        if unfinished is not None:
+            unfinished.whole = True
+    world.barrier()
+
+
+def _written(
+    batch: Rows | None,
+    stream: Iterator[Rows],
+    filling: store.Filling,
+    unfinished: Unfinished | None,
+    what: str,
+    progress: Callable[[int], None],
+) -> DataError | None:
+    """Every batch in its place; what ends it is told to all ranks, and how far it came is kept."""
+    rows = unfinished.done if unfinished else 0
     try:
-        filling.put(first, _facts(images))
-        if names is not None and world.main:
-            filling.put(0, {"names": torch.frombuffer(bytearray(names), dtype=torch.uint8)})
         while batch is not None:
             if batch.arrived is not None:
                 batch.arrived.synchronize()
-            check_features(str(images.images.path), batch.values["summary"], first=batch.first)
+            check_features(what, batch.values["summary"], first=batch.first)
             filling.put(batch.first, batch.values)
             rows += len(batch.values["summary"])
             if unfinished:
                 unfinished.note(rows, filling.sync)
             progress(len(batch.values["summary"]))
             batch = next(stream, None)
-    except DataError as caught:
-        problem = caught
-    except BaseException:
-        _leave(temporary, unfinished, rows, filling)
-        raise
-    problems = [p for p in world.gather_objects(problem) if p is not None]
-    if problems:
-        _leave(temporary, unfinished, rows, filling)
-        world.barrier()
-        raise problems[0]
-    filling.close()
-    world.on_main(lambda: hand_over(temporary, out))
-    if unfinished and world.main:
-        unfinished.close(whole=True)
-    world.barrier()
+    except BaseException as caught:
+        if unfinished and rows:
+            with suppress(OSError, CheckpointError):  # why it ends is what counts
+                unfinished.note(rows, filling.sync, now=True)
+        if not isinstance(caught, DataError):
+            raise
+        return caught
+    return None
 
 
 def _planned(batch: Rows | None, images: Once, held: torch.dtype, names: bytes | None, world: World) -> store.Plan:
@@ -123,19 +143,6 @@ def _planned(batch: Rows | None, images: Once, held: torch.dtype, names: bytes |
     if names is not None:
         plan["names"] = ((len(names),), torch.uint8)
     return plan
-
-
-def _leave(temporary: Path, unfinished: Unfinished | None, rows: int, filling: store.Filling) -> None:
-    """What was written stays where somebody can go on with it."""
-    if unfinished is None:
-        filling.close()
-        temporary.unlink(missing_ok=True)
-        return
-    with suppress(OSError, CheckpointError):  # why we leave is what counts
-        if rows:
-            unfinished.note(rows, filling.sync, now=True)
-    filling.close()
-    unfinished.close(whole=False)
 
 
 def _on_host(

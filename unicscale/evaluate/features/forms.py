@@ -21,7 +21,9 @@ PIECE = 64 * 2**20  # bytes of features that are held at a time
 def refuse_missing(out: Path) -> None:
     """Before any work: what this form takes."""
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise RecipeError(f"--out {out}: parquet needs pyarrow, which is not installed: pip install pyarrow")
+        raise RecipeError(
+            f"--out {out}: parquet needs pyarrow, which is not installed: pip install 'unicscale[parquet]'"
+        )
 
 
 def hand_over(whole: Path, out: Path) -> None:

@@ -24,6 +24,7 @@ class Unfinished:
     def __init__(self, out: Path, identity: dict[str, str], world: World) -> None:
         self.path = out.with_name(f".{out.name}.part")
         self.identity, self.world = {**identity, "ranks": str(world.size)}, world
+        self.whole = False  # said by whoever has finished it
         self._lock: IO[str] | None = None
         world.on_main(self._alone)
         self.going_on, self.done = self._read()  # whether there is a part; rows of this rank's share that are in it
@@ -39,9 +40,14 @@ class Unfinished:
         write_whole(self._note(self.world.rank), json.dumps({"of": self.identity, "rows": rows}))
         self._last = time.monotonic()
 
-    def close(self, *, whole: bool) -> None:
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *why: object) -> None:
         """Nobody goes on with what is whole; what nobody could go on with goes too."""
-        if whole or (self.world.size == 1 and not self._note(0).exists()):
+        if not self.world.main:
+            return
+        if self.whole or not self._note(0).exists():
             self.path.unlink(missing_ok=True)
             self._forget()
         if self._lock is not None:
