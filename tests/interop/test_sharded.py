@@ -68,6 +68,7 @@ def test_one_missing_rank_of_sixty_four_is_named(tmp_path: Path) -> None:
         read(cut)
 
 
+@pytest.mark.slow
 def test_sixty_four_ranks_take_the_memory_of_one_copy(tmp_path: Path) -> None:
     from benchmarks.exports import untrained
 

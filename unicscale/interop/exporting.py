@@ -23,7 +23,7 @@ from unicscale.interop.loading import EXPORT
 from unicscale.interop.opened import Opened
 from unicscale.interop.origin import Origin
 from unicscale.interop.small import Shown, reduced
-from unicscale.interop.verify import Difference, as_json, tried, verify
+from unicscale.interop.verify import CHUNK, Difference, as_json, tried, verify
 
 FACTS, SUMS, CARD = EXPORT, "SHA256SUMS", "README.md"
 
@@ -50,8 +50,9 @@ def export(
         opened = reduced(student, wishes.small)
     with beside(out) as folder:
         target.write(opened, folder, wishes)
-        differences = verify(target, opened, wishes, folder)
-        trial = tried(target, student, wishes, folder, shown or noise(student)) if wishes.small else None
+        shown = (shown or noise(student)) if wishes.small else None
+        differences, said = verify(target, opened, wishes, folder, shown.images.split(CHUNK) if shown else ())
+        trial = tried(student, said, wishes, folder, shown) if shown else None
         (folder / CARD).write_text(card(origin, target, opened, wishes, differences, out.resolve().name, trial))
         facts = {
             "unicscale": __version__,

@@ -13,10 +13,14 @@ from tests.kit import students
 from unicscale.commands.export import trial
 from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.interop import exporting
+from unicscale.interop.description import Description
 from unicscale.interop.exports import target_of
 from unicscale.interop.exports.target import Wishes
+from unicscale.interop.opened import Opened
 from unicscale.interop.origin import Origin
 from unicscale.interop.small import Int8Linear, Small, matrices, pruned, reduced
+from unicscale.recipe import sections
+from unicscale.student.model import build_student
 
 NOWHERE = Origin("a.safetensors")
 
@@ -66,23 +70,17 @@ def test_a_smaller_export_is_read_by_its_library_and_the_card_says_what_it_costs
 
 
 def test_eight_bits_take_a_quarter_of_the_room(tmp_path: Path) -> None:
-    opened = students.student("plain")
-    held = {}
+    opened, held = wide(), {}
     for text in ("", "int8"):
-        wishes = Wishes(small=Small.parse(text) if text else None)
         folder = tmp_path / (text or "whole")
-        exporting.export(wide(opened), NOWHERE, target_of("torch"), folder, wishes)
+        folder.mkdir()
+        target_of("torch").write(reduced(opened, Small.parse(text)) if text else opened, folder, Wishes())
         held[text] = (folder / "model.pt2").stat().st_size
     assert held["int8"] < 0.45 * held[""]
 
 
-def wide(opened, width: int = 384):
+def wide(width: int = 384) -> Opened:
     """One whose matrices outweigh its program."""
-    from unicscale.interop.description import Description
-    from unicscale.interop.opened import Opened
-    from unicscale.recipe import sections
-    from unicscale.student.model import build_student
-
     section = sections.Student(patch=8, options={"embed_dim": width, "depth": 2, "num_heads": 6})
     student = build_student(section, sections.Ladder(hidden=8, last_hidden=8), {"one": 6}, 32)
     values = {name: student.initial(name, tuple(p.shape), 0) for name, p in student.named_parameters()}
