@@ -46,7 +46,7 @@ SEED := 0
 fuzz: setup
 	$(PYTHON_ENV)/python -m tests.fuzz --minutes 10 --seed $(SEED) --out benchmarks/results/fuzz.json
 
-ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs
+ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs three_teachers
 bench: setup
 	for row in $(ROWS); do $(PYTHON_ENV)/python benchmarks/$$row.py || exit 1; done
 

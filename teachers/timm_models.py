@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,8 @@ from unicscale.contracts import Features, TeacherSpec, Weights
 from unicscale.errors import TeacherError
 from unicscale.teacher import Teacher, TeacherOptions, entry
 
+# tables of relative positions that are indexed: on meta no index is out of bounds
+ONE_SIZE = {"MultiScaleVit"}
 # where a constructor takes them, other sizes than the native one are understood
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False, "dynamic_mask": True}
 
@@ -99,7 +102,8 @@ def _measured(kind: type[Timm], options: str) -> Measured:
     size = said.settings.get("img_size") or _known(name).input_size[-1]  # type: ignore[attr-defined]
     if not isinstance(size, int):
         raise TeacherError(f"'settings.img_size: {size}': teachers are shown square images; give one number.")
-    return measure(module, size, f"timm's '{name}'")
+    found = measure(module, size, f"timm's '{name}'")
+    return replace(found, fixed=True, multiple=found.stride) if type(module).__name__ in ONE_SIZE else found
 
 
 def _known(name: str) -> Any:
@@ -117,6 +121,8 @@ def _create(name: str, settings: dict[str, Any]) -> Any:
 
     architecture = name.partition(".")[0]
     _known(name)
+    if settings.get("in_chans", 3) != 3:
+        raise TeacherError(f"'settings.in_chans: {settings['in_chans']}': teachers are shown images of three channels.")
     try:
         return timm.create_model(architecture, num_classes=0, **{**_any_size(architecture), **settings})
     except Exception as problem:  # settings of a recipe go into constructors of every kind

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from unicscale.contracts import Features
 
-UNNORMED = {"Hiera", "HieraDet"}  # these two refuse to be asked for the final norm
+# two refuse to be asked for the final norm; the third has norms of its hidden states, and of no stage's map
+UNNORMED = {"Hiera", "HieraDet", "EfficientViM"}
 
 
 class Wanted(NamedTuple):

@@ -26,7 +26,7 @@ INSTEAD = {
     r"unicscale (init|train|evaluate|features|export|look|report|watch)\b.*": "unicscale {command} --help",
     r"unicscale (pack|demo|stop|logs)\b.*": "unicscale {command} --help",
     r"unicscale data show .*": "unicscale data --help",
-    r"unicscale teachers (fetch|new|check|stats)\b.*": "unicscale teachers {command} --help",
+    r"unicscale teachers (fetch|new|check|stats|compare)\b.*": "unicscale teachers {command} --help",
 }
 
 

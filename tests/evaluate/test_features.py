@@ -5,10 +5,12 @@ import os
 import resource
 import subprocess
 import sys
+import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +20,14 @@ from safetensors.torch import load_file
 
 from tests.kit import measured, tiny_sets
 from tests.kit.measured import FAST
+from tests.kit.memory import rising
 from unicscale.commands.evaluation import evaluate, features
 from unicscale.contracts import Features
 from unicscale.data.once import open_eval, whole
 from unicscale.data.sets.decode import Undecodable, decode
 from unicscale.data.sets.folder import Folder
 from unicscale.errors import DataError, RecipeError
-from unicscale.evaluate.features import marks, progress, store
+from unicscale.evaluate.features import forms, marks, progress, store, unfinished
 from unicscale.evaluate.features.extract import extract
 from unicscale.evaluate.features.marks import sha_of_images, sha_of_pairs
 from unicscale.evaluate.sets.layouts import ade20k
@@ -160,7 +163,7 @@ def test_one_image_is_enough(student, photos, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("f.npy", r"ends in \.safetensors is written\. One \.npy holds one array.*\n  Say .*f\.safetensors"),
+    [("f.npz", r"ends in \.safetensors or \.npy or \.parquet is written\.\n  Say .*f\.safetensors"),
      ("f", "ends in .safetensors"), ("folder.safetensors", "that is a folder"),
      ("file/f.safetensors", "cannot be")],
 )  # fmt: skip
@@ -169,6 +172,152 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_model_is_opened(tmp
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match=says):
         features("no such model", photos, out=tmp_path / name, device="cpu")
+
+
+def test_tars_and_lists_give_what_their_files_give(student, photos, tmp_path):
+    (tmp_path / "tars").mkdir()
+    for name in ("a", "b"):
+        with tarfile.open(tmp_path / "tars" / f"{name}.tar", "w") as tar:
+            tar.add(photos / "test" / name, arcname=name)
+    listed = sorted((photos / "test").glob("*/*"))
+    (tmp_path / "list.txt").write_text("".join(f"{file}\n" for file in listed))
+    found = {}
+    for what in (photos / "test", tmp_path / "tars", tmp_path / "list.txt"):
+        features(str(student), what, out=tmp_path / "f.safetensors", device="cpu")
+        found[what.name] = load_file(tmp_path / "f.safetensors")
+    for other in ("tars", "list.txt"):
+        assert torch.equal(found[other]["summary"], found["test"]["summary"])
+    names = bytes(found["tars"]["names"].tolist()).decode().split("\0")
+    assert names[0] == "a.tar:a/a_50.JPEG" and found["tars"]["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_compressed_tar_is_refused_with_the_way_out(student, photos, tmp_path):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(photos / "test" / "a", arcname="a")
+    for what in (tmp_path / "a.tar.gz", tmp_path):
+        with pytest.raises(DataError, match=r"a\.tar\.gz: a compressed tar .*\n  Unpack it first"):
+            features(str(student), what, out=tmp_path / "f.safetensors", device="cpu")
+
+
+def test_npy_and_parquet_hold_the_same(student, photos, tmp_path):
+    for name in ("f.safetensors", "f.npy"):
+        features(str(student), photos / "test", out=tmp_path / name, device="cpu")
+    held = load_file(tmp_path / "f.safetensors")
+    for name, file in {"summary": "f.npy", "patches": "f.patches.npy", "labels": "f.labels.npy"}.items():
+        assert np.array_equal(np.load(tmp_path / file), held[name].numpy())
+    names = json.loads((tmp_path / "f.names.json").read_text())
+    assert names[0] == "a/a_50.JPEG" and len(names) == 6
+    arrow = pytest.importorskip("pyarrow.parquet", reason="parquet takes pyarrow")
+    features(str(student), photos / "test", out=tmp_path / "f.parquet", device="cpu")
+    table = arrow.read_table(tmp_path / "f.parquet")
+    assert table["name"].to_pylist() == names and table["label"].to_pylist() == held["labels"].tolist()
+    width, shape = (json.loads(table.schema.metadata[key]) for key in (b"summary_width", b"patches_shape"))
+    assert np.array_equal(np.array(table["summary"].to_pylist(), np.float32).reshape(6, width), held["summary"])
+    assert np.array_equal(np.array(table["patches"].to_pylist(), np.float32).reshape(6, *shape), held["patches"])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_parquet_without_pyarrow_is_refused_before_the_model_is_opened(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(forms.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        RecipeError, match=r"parquet needs pyarrow, which is not installed: pip install 'unicscale\[parquet\]'"
+    ):
+        features("no such model", photos, out=tmp_path / "f.parquet", device="cpu")
+
+
+def resumed(seen: list[int], stop_at: int) -> Callable[[torch.Tensor], Features]:
+    def encode(images: torch.Tensor) -> Features:
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return colours(images)
+
+    return encode
+
+
+def test_what_was_cut_short_goes_on(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    out, seen = tmp_path / "f.safetensors", []
+    said: Any = {"dtype": torch.float32, "world": World(), "metadata": {"model": "a"}, "resumable": True}
+    with pytest.raises(KeyboardInterrupt):
+        extract(resumed(seen, 3), open_eval(str(photos), size=32, batch=5), out, **said)
+    assert not out.exists() and (tmp_path / ".f.safetensors.part").exists()
+    written = sum(seen) - seen[-1]  # one batch was ahead
+    again: list[int] = []
+    extract(resumed(again, -1), open_eval(str(photos), size=32, batch=5), out, **said)
+    assert sum(again) == 18 - written > 0
+    whole = torch.cat([colours(images).summary for images, _, _ in open_eval(str(photos), size=32)])
+    assert torch.equal(load_file(out)["summary"], whole) and load_file(out)["index"].tolist() == list(range(18))
+    assert not list(tmp_path.glob(".f*"))
+
+
+def test_a_part_of_another_model_is_begun_anew(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    out, seen = tmp_path / "f.safetensors", []
+    said: Any = {"dtype": torch.float32, "world": World(), "resumable": True}
+    with pytest.raises(KeyboardInterrupt):
+        extract(resumed(seen, 3), open_eval(str(photos), size=32, batch=5), out, metadata={"model": "a"}, **said)
+    again: list[int] = []
+    extract(resumed(again, -1), open_eval(str(photos), size=32, batch=5), out, metadata={"model": "b"}, **said)
+    assert sum(again) == 18
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(student, photos, tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from unicscale.commands.evaluation import features\n"
+        "from unicscale.evaluate.features import unfinished\n"
+        "unfinished.EVERY, note, notes = 0.0, unfinished.Unfinished.note, []\n"
+        "def dies(self, *given, **more):\n"
+        "    note(self, *given, **more)\n"
+        "    notes.append(1)\n"
+        "    if len(notes) == 2: os.kill(os.getpid(), 9)\n"
+        "unfinished.Unfinished.note = dies\n"
+        "features(sys.argv[1], Path(sys.argv[2]), out=Path(sys.argv[3]), batch=4, device='cpu')\n"
+    )
+    out, fresh = tmp_path / "f.safetensors", tmp_path / "fresh.safetensors"
+    ran = subprocess.run([sys.executable, "-c", script, str(student), str(photos), str(out)], capture_output=True)
+    assert ran.returncode == -9 and not out.exists()
+    assert json.loads((tmp_path / ".f.safetensors.part.0").read_text())["rows"] == 8
+    for file in (out, fresh):
+        features(str(student), photos, out=file, batch=4, device="cpu")
+    assert out.read_bytes() == fresh.read_bytes()
+
+
+def test_two_that_write_one_file_are_told(photos, tmp_path):
+    out = tmp_path / "f.safetensors"
+    told = pytest.raises(DataError, match="another process is writing this file now")
+    with unfinished.Unfinished(out, {}, World()), told:
+        unfinished.Unfinished(out, {}, World())
+    with unfinished.Unfinished(out, {}, World()):
+        pass
+    assert not list(tmp_path.glob(".f*"))
+
+
+def test_an_image_that_cannot_be_read_leaves_what_came_before_it(student, photos, tmp_path):
+    broken = sorted((photos / "train" / "b").iterdir())[-1]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    out = tmp_path / "f.safetensors"
+    with pytest.raises(DataError, match=f"{broken.name}.*\n  Evaluation replaces no image: mend or remove it"):
+        features(str(student), photos, out=out, batch=4, device="cpu")
+    assert not out.exists()
+    broken.write_bytes(whole)  # another set than before: begun anew, and nothing is left
+    features(str(student), photos, out=out, batch=4, device="cpu")
+    assert len(load_file(out)["index"]) == 18 and not list(tmp_path.glob(".f*"))
+
+
+def test_features_that_are_larger_than_memory_stay_out_of_it(photos, tmp_path):
+    """288 MB of patches through a process that does not grow by as much."""
+
+    def large(images: torch.Tensor) -> Features:
+        return Features(images.float().mean((2, 3)), images.new_ones(len(images), 1, 1).float().expand(-1, 16, 262_144))
+
+    images = open_eval(str(photos), size=32, batch=1)
+    with rising() as grown:
+        extract(large, images, tmp_path / "f.safetensors", dtype=torch.float32, world=World(), patches=True)
+    assert (tmp_path / "f.safetensors").stat().st_size > 18 * 16 * 2**20
+    assert grown[0] < 150 * 2**20
 
 
 # --- bombs ------------------------------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ def register(app: typer.Typer) -> None:
 
 def features(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL + ".")],
-    images: Annotated[Path, typer.Argument(help="A folder of images, one image, or a .beton.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    images: Annotated[Path, typer.Argument(help="A folder, a .beton, a tar or a folder of tars, a list, one image.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .npy or .parquet.")],
     patches: Annotated[bool, typer.Option(help="Patch tokens too, not only the summary.")] = True,
     size: Annotated[int | None, typer.Option(help="Pixels; by default the model's own size.")] = None,
     dtype: Dtype = "auto",
@@ -45,17 +45,20 @@ def features(
     weights: Weights = [],  # noqa: B006  (typer copies it)
     option: Options = [],  # noqa: B006
 ) -> None:
-    """Write the tokens of MODEL for every image, in the sorted order of the files.
+    """Write the tokens of MODEL for every image, in the sorted order of the files; started again, it goes on.
 
     The file holds summary (N, D), patches (N, P, D), labels (N,) (-1 where there are none), index (N,) and names: the
-    bytes of the files' names, a zero between two.
+    bytes of the files' names, a zero between two. An .npy holds the summary; F.patches.npy, F.labels.npy and
+    F.names.json lie beside it. A .parquet has a row for each image.
     """
     from unicscale.evaluate import keeping
+    from unicscale.evaluate.features import forms
     from unicscale.evaluate.features.shelf import Shelf
     from unicscale.evaluate.opening import open_subject
     from unicscale.evaluate.sets.loose import open_pictures
 
-    keeping.refuse_unfit(out, ".safetensors", " One .npy holds one array, this holds several." * (out.suffix == ".npy"))
+    keeping.refuse_unfit(out, *forms.SUFFIXES)
+    forms.refuse_missing(out)
     settings, found = settings_of(size=size, dtype=dtype, batch=batch), open_pictures(images)
     with joined_on(device) as world:
         subject = open_subject(model, world.device, said_of_teachers(weights, option))

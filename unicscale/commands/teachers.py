@@ -1,4 +1,4 @@
-"""Commands: teachers list|show|check|fetch|stats|new."""
+"""Commands: teachers list|show|check|fetch|stats|compare|new."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unicscale.commands.compare import compare
 from unicscale.run.columns import columns
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ WeightsOption = Annotated[
 ]
 
 commands = typer.Typer(help="The frozen encoders one can learn from.", no_args_is_help=True)
+commands.command()(compare)
 
 
 def register(app: typer.Typer) -> None:

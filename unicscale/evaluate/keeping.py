@@ -18,11 +18,12 @@ from unicscale.run.folder import write_whole
 Result = dict[str, Any]
 
 
-def refuse_unfit(out: Path, suffix: str, why: str = "") -> None:
+def refuse_unfit(out: Path, *suffixes: str) -> None:
     """What would fail after hours of measuring: a name of another kind, a folder, a place that cannot be written."""
-    if out.suffix != suffix:
+    suffix = suffixes[0]
+    if out.suffix not in suffixes:
         raise RecipeError(
-            f"--out {out}: a file that ends in {suffix} is written.{why}\n  Say {out.with_suffix(suffix)}"
+            f"--out {out}: a file that ends in {' or '.join(suffixes)} is written.\n  Say {out.with_suffix(suffix)}"
         )
     if out.is_dir():
         raise RecipeError(f"--out {out}: that is a folder. Name a file in it: {out / ('out' + suffix)}")

@@ -12,6 +12,7 @@ from unicscale import __version__
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
 from unicscale.interop.origin import Origin
+from unicscale.interop.small import Tried
 from unicscale.interop.verify import Difference
 from unicscale.recipe import Recipe, dump
 
@@ -55,7 +56,13 @@ def licence_of(origin: Origin) -> str:
 
 
 def card(
-    origin: Origin, target: Target, opened: Opened, wishes: Wishes, differences: Sequence[Difference], name: str
+    origin: Origin,
+    target: Target,
+    opened: Opened,
+    wishes: Wishes,
+    differences: Sequence[Difference],
+    name: str,
+    tried: Tried | None = None,
 ) -> str:
     """README.md, as the hub shows it."""
     head = {
@@ -69,6 +76,7 @@ def card(
         _what(origin, opened, wishes),
         "## Use\n\n```python\n" + target.use(opened, wishes).replace("DIR", name) + "```\n\n" + _images(target, opened),
         _sizes(target, opened, differences),
+        _smaller(wishes, tried),
         _teachers(origin),
         _results(origin),
         _training(origin),
@@ -122,6 +130,19 @@ def _sizes(target: Target, opened: Opened, differences: Sequence[Difference]) ->
             "`--to onnx`, `torch` and `safetensors` agree at every size."
         )
     return said
+
+
+def _smaller(wishes: Wishes, tried: Tried | None) -> str:
+    if wishes.small is None or tried is None:
+        return ""
+    mib = [f"{size / 2**20:,.1f} MiB" for size in tried.bytes]
+    rows = ["| | the student | this export |", "|---|---|---|", f"| size | {mib[0]} | {mib[1]} |"]
+    for kind, cosine in tried.cosine._asdict().items():
+        rows.append(f"| cosine with the student's {kind} | 1 | {cosine:.4f} |")
+    if tried.knn is not None:
+        rows.append(f"| k-NN, each image against the others | {tried.knn[0]:.1f} % | {tried.knn[1]:.1f} % |")
+    said = f"## Smaller\n\n{wishes.small.sentence()}. On {tried.count:,} images ({tried.what}):\n\n"
+    return said + "\n".join(rows)
 
 
 def _teachers(origin: Origin) -> str:

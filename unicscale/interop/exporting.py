@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from unicscale import __version__
@@ -21,13 +22,21 @@ from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.loading import EXPORT
 from unicscale.interop.opened import Opened
 from unicscale.interop.origin import Origin
-from unicscale.interop.verify import Difference, as_json, verify
+from unicscale.interop.small import Shown, reduced
+from unicscale.interop.verify import CHUNK, Difference, as_json, tried, verify
 
 FACTS, SUMS, CARD = EXPORT, "SHA256SUMS", "README.md"
 
 
 def export(
-    opened: Opened, origin: Origin, target: Target, out: Path, wishes: Wishes, *, force: bool = False
+    opened: Opened,
+    origin: Origin,
+    target: Target,
+    out: Path,
+    wishes: Wishes,
+    *,
+    force: bool = False,
+    shown: Shown | None = None,
 ) -> list[Difference]:
     """Write the export; afterwards `out` is whole and verified, or it is what it was before."""
     refuse_place(out, force)
@@ -35,10 +44,16 @@ def export(
         refuse_projectors(opened, target)
     wishes = wishes._replace(licence=licence_of(origin))
     opened.student.eval().requires_grad_(False)
+    student = opened
+    if wishes.small is not None:
+        wishes.small.refuse(target.name)
+        opened = reduced(student, wishes.small)
     with beside(out) as folder:
         target.write(opened, folder, wishes)
-        differences = verify(target, opened, wishes, folder)
-        (folder / CARD).write_text(card(origin, target, opened, wishes, differences, out.resolve().name))
+        shown = (shown or noise(student)) if wishes.small else None
+        differences, said = verify(target, opened, wishes, folder, shown.images.split(CHUNK) if shown else ())
+        trial = tried(student, said, wishes, folder, shown) if shown else None
+        (folder / CARD).write_text(card(origin, target, opened, wishes, differences, out.resolve().name, trial))
         facts = {
             "unicscale": __version__,
             "target": target.name,
@@ -47,11 +62,18 @@ def export(
             "heads": _heads(opened),
             "half": wishes.half,
             "projectors": wishes.projectors,
+            "small": wishes.small and wishes.small.said,
             "verified": as_json(differences),
         }
         (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         (folder / SUMS).write_text("".join(f"{_sha256(file)}  {file.name}\n" for file in sorted(folder.iterdir())))
     return differences
+
+
+def noise(opened: Opened) -> Shown:
+    """What a smaller student is tried on where nobody gives images."""
+    generator = torch.Generator().manual_seed(1)
+    return Shown(torch.randn(32, 3, opened.size, opened.size, generator=generator), "noise")
 
 
 def at_size(opened: Opened, size: int | None) -> Opened:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from unicscale.errors import CheckpointError
 from unicscale.interop.exports.portable import named
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
+from unicscale.interop.small import Shown, Tried
 from unicscale.student.trunk import Grid
 from unicscale.student.trunk.plain import PlainViT
 
@@ -53,16 +54,24 @@ class Difference:
     agrees: bool  # whether it is the same model at this size, not only the same weights
 
 
-def verify(target: Target, opened: Opened, wishes: Wishes, folder: Path) -> list[Difference]:
-    """Tokens at the student's own size and at another; CheckpointError where they are not the student's."""
+def verify(
+    target: Target, opened: Opened, wishes: Wishes, folder: Path, shown: Sequence[Tensor] = ()
+) -> tuple[list[Difference], list[Features]]:
+    """Tokens at the student's own size and at another; CheckpointError where they are not the student's.
+
+    And what the export says of the batches that are `shown` to it, in the same process.
+    """
     images = probes(opened)
     reference = _rounded(opened) if wishes.half else opened
     ours = {size: tokens(reference, batch, wishes.projectors, target) for size, batch in images.items()}
     theirs_would = {
         size: tokens(reference, batch, wishes.projectors, target, its_positions=True) for size, batch in images.items()
     }
-    found = _read(target, opened, wishes, folder, images)
+    asked = {str(size): batch for size, batch in images.items()} | {f"shown {n}": b for n, b in enumerate(shown)}
+    found = _read(target, opened, wishes, folder, asked)
     limit = 3e-2 if wishes.half and target.half_computes else 1e-4
+    if wishes.small is not None and wishes.small.said == "dynamic":
+        limit = 1.0  # products of eight bits: how far they lead away is for `tried` to say
     differences = []
     for size in images:
         plain, own = _largest(ours[size], found, size), _largest(theirs_would[size], found, size)
@@ -73,7 +82,8 @@ def verify(target: Target, opened: Opened, wishes: Wishes, folder: Path) -> list
                 "  Nothing was kept. Please report it with the recipe: this is a mistake of unicscale."
             )
         differences.append(Difference(size, plain, own, plain <= limit))
-    return differences
+    said = [Features(*(found[f"shown {n}/{kind}"] for kind in Features._fields)) for n in range(len(shown))]
+    return differences, said
 
 
 def probes(opened: Opened) -> dict[int, Tensor]:
@@ -83,6 +93,30 @@ def probes(opened: Opened) -> dict[int, Tensor]:
     # whatever is no ViT is written for its own size where its form holds one, and asked at that
     asked = ((2, size), (3, other)) if isinstance(opened.student.trunk, PlainViT) else ((3, size),)
     return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in asked}
+
+
+CHUNK = 64  # images of a trial at a time
+FEWEST = 0.9  # of a cosine: what lies below is no smaller student, but another
+
+
+@torch.no_grad()
+def tried(student: Opened, after: Sequence[Features], wishes: Wishes, folder: Path, shown: Shown) -> Tried:
+    """The student, and what its smaller form said of the same images to the target's library."""
+    before = [student.student.eval()(batch).features for batch in shown.images.split(CHUNK)]
+    pairs = [zip(one, two, strict=True) for one, two in zip(before, after, strict=True)]
+    cosines = [[torch.cosine_similarity(a, b, dim=-1).flatten() for a, b in pair] for pair in pairs]  # type: ignore[arg-type]
+    mean = Features(*(float(torch.cat([c[kind] for c in cosines]).mean()) for kind in (0, 1)))  # type: ignore[arg-type]
+    if not min(mean) >= FEWEST:  # type: ignore[type-var]
+        raise CheckpointError(
+            f"--small {wishes.small and wishes.small.said}: its tokens are no longer the student's: cosine "
+            f"{mean.summary:.3f} of summaries, {mean.patches:.3f} of patches, on {shown.what}.\n"
+            "  Nothing was kept. Take a gentler form, or train on with it."
+        )
+    both = [torch.cat([f.summary for f in some]) for some in (before, after)]  # type: ignore[misc]
+    knn = None if shown.judge is None else (shown.judge(both[0]), shown.judge(both[1]))
+    floats = sum(4 * p.numel() for p in student.student.trunk.parameters())
+    files = sum(file.stat().st_size for file in folder.iterdir())
+    return Tried(shown.what, len(shown.images), mean, knn, (floats, files))
 
 
 @torch.no_grad()
@@ -138,11 +172,11 @@ def _rounded(opened: Opened) -> Opened:
 
 
 def _read(
-    target: Target, opened: Opened, wishes: Wishes, folder: Path, images: Mapping[int, Tensor]
+    target: Target, opened: Opened, wishes: Wishes, folder: Path, images: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory(prefix="unicscale-verify-") as place:
         asked, lines, out = (Path(place, name) for name in ("images.safetensors", "lines.py", "found.safetensors"))
-        save_file({str(size): batch for size, batch in images.items()}, asked)
+        save_file({name: batch.contiguous() for name, batch in images.items()}, asked)
         lines.write_text(target.use(opened, wishes).replace("DIR", str(folder.resolve())))
         told = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # what it needs lies in the folder
         try:

@@ -23,6 +23,8 @@ from unicscale.interop.exports.portable import bicubic
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.loading import read
 from unicscale.interop.opened import Opened
+from unicscale.recipe import sections
+from unicscale.student.model import build_student, in_memory
 from unicscale.student.trunk import resize_positions
 
 OFFICIAL = places.GOLDEN / "unic_official_tiny.pth"
@@ -70,6 +72,34 @@ def test_a_target_gives_the_students_tokens_or_says_why_it_cannot(name: str, kin
         assert_same(found[size], own, limit)
         if size == opened.size or name in EVERYWHERE:
             assert_same(found[size], verify.tokens(opened, images, False, target), limit)
+
+
+REFUSED = {"eva02": "turns its tokens by another rule", "resnet": "is no model of its", "swin": "is no model of its"}
+
+
+@pytest.mark.parametrize("kind", students.OTHERS)
+@pytest.mark.parametrize("name", ["timm", "hf"])
+def test_a_library_that_has_the_architecture_gives_the_tokens_of_what_is_no_plain_vit(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    target, opened = target_of(name), students.other(kind)
+    if name == "hf" and kind in REFUSED:
+        with pytest.raises(CheckpointError, match=rf"--to hf: '\S+' {REFUSED[kind]}; it has .*\n  These hold every"):
+            target.write(opened, tmp_path, PLAINLY)
+        assert not list(tmp_path.iterdir())
+        return
+    found = given(target, opened, tmp_path)
+    for size, images in verify.probes(opened).items():
+        assert_same(found[size], verify.tokens(opened, images, False, target, its_positions=True))
+
+
+def test_a_map_on_a_grid_of_its_own_has_no_words_elsewhere(tmp_path: Path) -> None:
+    section = sections.Student(arch="test_resnet", patch=16)
+    built = build_student(section, None, {}, 64)
+    in_memory(built, "cpu")
+    opened = Opened(built, 64, {}, None)
+    with pytest.raises(CheckpointError, match="'test_resnet' ends in no map of 4×4 cells with a pooling of its own"):
+        target_of("timm").write(opened, tmp_path, PLAINLY)
 
 
 def test_libraries_that_resize_positions_otherwise_are_known_to() -> None:

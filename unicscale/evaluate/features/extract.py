@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from unicscale.contracts import Features
 from unicscale.data.once import Once
-from unicscale.errors import DataError
+from unicscale.errors import CheckpointError, DataError
 from unicscale.evaluate.features import store
+from unicscale.evaluate.features.forms import hand_over
+from unicscale.evaluate.features.unfinished import Unfinished
 from unicscale.evaluate.metrics.checks import check_features
 from unicscale.ranks.world import World
 
@@ -55,12 +58,81 @@ def extract(
     patches: bool = False,
     metadata: dict[str, str] | None = None,
     names: bytes | None = None,
+    resumable: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """All images' features in one safetensors file: summary, labels, index (and patches, and `names` as bytes)."""
+    """All images' features in one file: summary, labels, index (and patches, and `names` as bytes).
+
+    What is `resumable` leaves a part beside `out` when it is cut short, and goes on with it when it is called again.
+    """
     held = torch.float32 if dtype == torch.float32 else torch.float16
-    stream = _one_ahead(_on_host(forward_all(encode, images, dtype), images.part.start, held, patches))
-    batch = next(stream, None)
+    asked = {"dtype": str(held), "patches": str(patches), "images": str(len(images.images))}
+    with Unfinished(out, (metadata or {}) | asked, world) if resumable else nullcontext() as unfinished:
+        if unfinished is not None:
+            progress(unfinished.done)
+            images.part = images.part[unfinished.done :]
+        stream = _one_ahead(_on_host(forward_all(encode, images, dtype), images.part.start, held, patches))
+        batch = next(stream, None)
+        place = unfinished.path if unfinished else store.temporary(out)
+        place = world.broadcast_object(place if world.main else None)
+        if unfinished is not None and unfinished.going_on:
+            plan = store.plan_of(place)
+        else:
+            plan = _planned(batch, images, held, names, world)
+            world.on_main(lambda: store.create(place, plan, metadata or {}))
+        filling = store.Filling(place, plan)
+        try:
+            filling.put(images.part.start, _facts(images))
+            if names is not None and world.main:
+                filling.put(0, {"names": torch.frombuffer(bytearray(names), dtype=torch.uint8)})
+            problem = _written(batch, stream, filling, unfinished, str(images.images.path), progress)
+            problems = [p for p in world.gather_objects(problem) if p is not None]
+            if problems:
+                raise problems[0]
+        except BaseException:
+            if unfinished is None:
+                place.unlink(missing_ok=True)
+            raise
+        finally:
+            filling.close()
+        world.on_main(lambda: hand_over(place, out))
+        if unfinished is not None:
+            unfinished.whole = True
+    world.barrier()
+
+
+def _written(
+    batch: Rows | None,
+    stream: Iterator[Rows],
+    filling: store.Filling,
+    unfinished: Unfinished | None,
+    what: str,
+    progress: Callable[[int], None],
+) -> DataError | None:
+    """Every batch in its place; what ends it is told to all ranks, and how far it came is kept."""
+    rows = unfinished.done if unfinished else 0
+    try:
+        while batch is not None:
+            if batch.arrived is not None:
+                batch.arrived.synchronize()
+            check_features(what, batch.values["summary"], first=batch.first)
+            filling.put(batch.first, batch.values)
+            rows += len(batch.values["summary"])
+            if unfinished:
+                unfinished.note(rows, filling.sync)
+            progress(len(batch.values["summary"]))
+            batch = next(stream, None)
+    except BaseException as caught:
+        if unfinished and rows:
+            with suppress(OSError, CheckpointError):  # why it ends is what counts
+                unfinished.note(rows, filling.sync, now=True)
+        if not isinstance(caught, DataError):
+            raise
+        return caught
+    return None
+
+
+def _planned(batch: Rows | None, images: Once, held: torch.dtype, names: bytes | None, world: World) -> store.Plan:
     mine = None if batch is None else {name: tuple(values.shape[1:]) for name, values in batch.values.items()}
     shapes = next((some for some in world.gather_objects(mine) if some is not None), None)
     if shapes is None:
@@ -70,32 +142,7 @@ def extract(
     plan |= {"labels": ((count,), torch.int64), "index": ((count,), torch.int64)}
     if names is not None:
         plan["names"] = ((len(names),), torch.uint8)
-    temporary = world.broadcast_object(store.temporary(out) if world.main else None)
-    world.on_main(lambda: store.create(temporary, plan, metadata or {}))
-    filling, problem = store.Filling(temporary, plan), None
-    try:
-        filling.put(images.part.start, _facts(images))
-        if names is not None and world.main:
-            filling.put(0, {"names": torch.frombuffer(bytearray(names), dtype=torch.uint8)})
-        while batch is not None:
-            if batch.arrived is not None:
-                batch.arrived.synchronize()
-            check_features(str(images.images.path), batch.values["summary"], first=batch.first)
-            filling.put(batch.first, batch.values)
-            progress(len(batch.values["summary"]))
-            batch = next(stream, None)
-    except DataError as caught:
-        problem = caught
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    filling.close()
-    problems = [p for p in world.gather_objects(problem) if p is not None]
-    if world.main:
-        temporary.unlink() if problems else store.commit(temporary, out)
-    world.barrier()
-    if problems:
-        raise problems[0]
+    return plan
 
 
 def _on_host(

@@ -35,8 +35,8 @@ def sha_of_images(images: Images) -> str:
     names = [images.name(number) for number in range(len(images))]
     for name in names:
         digest.update(os.fsencode(name.removeprefix(root)) + b"\0")
-    # a beton is one file, and its samples have no names of their own
-    for mark in marks([root] if os.path.isfile(root) else names):
+    # a beton is one file, and its samples have no names of their own; tars hold many
+    for mark in marks(getattr(images, "containers", None) or ([root] if os.path.isfile(root) else names)):
         digest.update(mark)
     digest.update(b"" if images.labels is None else np.asarray(images.labels, dtype=np.int64).tobytes())
     return digest.hexdigest()

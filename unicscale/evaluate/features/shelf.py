@@ -107,7 +107,7 @@ class Shelf:
             extract(
                 subject.encode, self.once(images, size), out,
                 dtype=self.dtype, world=self.world, patches=patches, metadata=metadata, names=names,
-                progress=advance,
+                resumable=True, progress=advance,
             )  # fmt: skip
 
     def once(self, images: Images, size: int) -> Once:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -75,28 +76,80 @@ def _lives(pid: int) -> bool:
 
 
 class Filling:
-    """Write access to the rows of a file made by `create`."""
+    """Write access to the rows of a file made by `create`; nothing of it stays in this process."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
+        self._file = os.open(path, os.O_RDWR)
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        self.arrays = {
-            name: np.memmap(path, NUMPY[dtype], "r+", 8 + length + header[name]["data_offsets"][0], shape)
-            for name, (shape, dtype) in plan.items()
-            if np.prod(shape)
-        }
+            self._at = {name: at for name, (_, _, at, _) in contents(file).items()}
+        self._plan = plan
 
     def put(self, first: int, rows: dict[str, Tensor]) -> None:
         """Rows `first`, `first` + 1, ... of every tensor."""
         for name, values in rows.items():
-            self.arrays[name][first : first + len(values)] = values.cpu().numpy()
+            shape, dtype = self._plan[name]
+            if (values.shape[1:], values.dtype) != (shape[1:], dtype):
+                raise DataError(
+                    f"'{name}' has changed its shape on the way: {tuple(values.shape[1:])} after {shape[1:]}."
+                )
+            array = values.cpu().contiguous().numpy()
+            _write_at(
+                self._file,
+                memoryview(array).cast("B") if array.nbytes else b"",
+                self._at[name] + first * _row(shape, dtype),
+            )
+
+    def sync(self) -> None:
+        """All bytes are on the disk."""
+        os.fsync(self._file)
 
     def close(self) -> None:
         """All bytes are with the system."""
-        for array in self.arrays.values():
-            array.flush()
-        self.arrays = {}
+        os.close(self._file)
+
+
+def _row(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return int(np.prod(shape[1:])) * dtype.itemsize
+
+
+def _write_at(descriptor: int, data: memoryview | bytes, at: int) -> None:
+    while len(data):
+        written = os.pwrite(descriptor, data, at)
+        data, at = data[written:], at + written
+
+
+def contents(file: BinaryIO) -> dict[str, tuple[type, tuple[int, ...], int, int]]:
+    """Of a safetensors file: name -> numpy's type, shape, where its bytes begin, how many there are."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    types = {NAMES[dtype]: kind for dtype, kind in NUMPY.items()}
+    found = {}
+    for name, said in header.items():
+        start, end = said["data_offsets"]
+        found[name] = types[said["dtype"]], tuple(said["shape"]), 8 + length + start, end - start
+    return found
+
+
+def plan_of(path: Path) -> Plan:
+    """What `create` was told."""
+    kinds = {kind: dtype for dtype, kind in NUMPY.items()}
+    with open(path, "rb") as file:
+        return {name: (shape, kinds[kind]) for name, (kind, shape, _, _) in contents(file).items()}
+
+
+def names(path: Path) -> list[str]:
+    """Of the images, in their order."""
+    with open(path, "rb") as file:
+        _, _, at, size = contents(file)["names"]
+        file.seek(at)
+        return [os.fsdecode(name) for name in file.read(size).split(b"\0")]
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def commit(temporary: Path, path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unicscale.data.once import CROP_SHARE
 from unicscale.interop import hf_names
+from unicscale.interop.exports.hf_forms import other_form
 from unicscale.interop.exports.plain import Plain, dinov2_layout, plain
 from unicscale.interop.exports.target import Target, Wishes, resized_by_size, stored
 from unicscale.interop.opened import Opened
@@ -20,22 +21,33 @@ CLASSES = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": 
 
 
 class Transformers(Target):
-    """ViT, or DINOv2's with scales or registers; fp16 weights make it compute in fp16."""
+    """ViT, DINOv2's with scales or registers, DINOv3's, ConvNeXt; fp16 weights make it compute in fp16."""
 
     name, library, needs, half_computes = "hf", "transformers", ("transformers",), True
 
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """config.json, preprocessor_config.json and model.safetensors."""
-        told = plain(opened, self.name)
-        model = model_of(told)
-        state = opened.student.trunk.state_dict() if model == "vit" else dinov2_layout(opened)
-        tensors = stored(hf_names.from_timm(state, model), wishes.half)
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        for name, said in (("config", config(told, model, wishes)), ("preprocessor_config", preprocessor(opened))):
+        form = other_form(opened)
+        if form is None:
+            told = plain(opened, self.name)
+            model = model_of(told)
+            state = opened.student.trunk.state_dict() if model == "vit" else dinov2_layout(opened)
+            tensors, of = hf_names.from_timm(state, model), config(told, model)
+        else:
+            tensors, of = form.tensors, form.config | {"architectures": [form.architecture]}
+        of["torch_dtype"] = "float16" if wishes.half else "float32"
+        save_file(stored(tensors, wishes.half), folder / "model.safetensors", {"format": "pt"})
+        for name, said in (("config", of), ("preprocessor_config", preprocessor(opened))):
             (folder / f"{name}.json").write_text(json.dumps(said, indent=2) + "\n")
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`AutoModel`, from the folder."""
+        if (form := other_form(opened)) is not None:
+            return (
+                "from transformers import AutoModel\n\n"
+                'model = AutoModel.from_pretrained("DIR").eval()\n'
+                f"said = model(pixel_values=images)\n{form.tokens}"
+            )
         prefix, vit = opened.student.trunk.prefix, model_of(plain(opened, self.name)) == "vit"
         loading = ", add_pooling_layer=False" if vit else ""
         calling = ", interpolate_pos_encoding=True" if vit else ""  # the others do it unasked
@@ -65,14 +77,13 @@ def model_of(told: Plain) -> str:
     return "dinov2" if told.layer_scale or told.swiglu else "vit"
 
 
-def config(told: Plain, model: str, wishes: Wishes) -> dict[str, Any]:
+def config(told: Plain, model: str) -> dict[str, Any]:
     """config.json; every number is said."""
     said: dict[str, Any] = {
         "architectures": [CLASSES[model]], "model_type": model, "hidden_size": told.width,
         "num_hidden_layers": told.depth, "num_attention_heads": told.heads, "image_size": told.size,
         "patch_size": told.patch, "num_channels": 3, "qkv_bias": told.qkv_bias, "layer_norm_eps": 1e-6,
         "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-        "torch_dtype": "float16" if wishes.half else "float32",
     }  # fmt: skip
     if model == "vit":
         return said | {"intermediate_size": told.hidden}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unicscale.errors import RecipeError
 from unicscale.interop.opened import Opened
+from unicscale.interop.small import Small
 from unicscale.student.trunk import Grid, resize_positions
 
 
@@ -22,6 +23,7 @@ class Wishes(NamedTuple):
     half: bool = False
     projectors: bool = False
     licence: str = "other"  # of the whole: the strictest of its teachers'
+    small: Small | None = None  # what its matrices become
 
 
 class Target(ABC):

@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unicscale.errors import CheckpointError
 from unicscale.interop.exports.plain import Plain, plain
 from unicscale.interop.exports.target import Target, Wishes, resized_by_size, stored
 from unicscale.interop.opened import Opened
 from unicscale.student.trunk import Grid
+from unicscale.student.trunk.maps import MapTrunk
+from unicscale.student.trunk.rope import RopeViT
 
 
 class Timm(Target):
@@ -22,27 +26,67 @@ class Timm(Target):
 
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """config.json and model.safetensors."""
-        told = plain(opened, self.name)
+        said, _ = self._form(opened)
         state = stored(opened.student.trunk.state_dict(), wishes.half)
         save_file(state, folder / "model.safetensors", {"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config(opened, told, wishes.licence), indent=2) + "\n")
+        of = said | {"pretrained_cfg": pretrained_cfg(opened, wishes.licence) | said["pretrained_cfg"]}
+        (folder / "config.json").write_text(json.dumps(of, indent=2) + "\n")
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`create_model`, from the folder."""
-        prefix = opened.student.trunk.prefix
-        return (
-            "import timm\n\n"
-            'model = timm.create_model("local-dir:DIR", pretrained=True).eval()\n'
-            f"tokens = model.forward_features(images)  # (B, {prefix} + N, {opened.student.trunk.width})\n"
-            f"summary, patches = tokens[:, 0], tokens[:, {prefix}:]\n"
+        _, lines = self._form(opened)
+        return f'import timm\n\nmodel = timm.create_model("local-dir:DIR", pretrained=True).eval()\n{lines}'
+
+    def _form(self, opened: Opened) -> tuple[dict[str, Any], str]:
+        """The architecture with its arguments, and lines that make tokens of what it answers."""
+        trunk = opened.student.trunk
+        if isinstance(trunk, MapTrunk):
+            return as_it_is(trunk), _map_lines(trunk, opened)
+        said = as_it_is(trunk) if isinstance(trunk, RopeViT) else config(plain(opened, self.name))
+        lines = (
+            f"tokens = model.forward_features(images)  # (B, {trunk.prefix} + N, {trunk.width})\n"
+            f"summary, patches = tokens[:, 0], tokens[:, {trunk.prefix}:]\n"
         )
+        return said, lines
 
     def positions(self, opened: Opened, table: Tensor, old: Grid, new: Grid) -> Tensor:
         """With antialias, by size."""
         return resized_by_size(table, old, new, antialias=True)
 
 
-def config(opened: Opened, told: Plain, licence: str) -> dict[str, Any]:
+def as_it_is(trunk: RopeViT | MapTrunk) -> dict[str, Any]:
+    """An architecture of timm's own, with the arguments that it was built with."""
+    size = trunk.grid[0] * trunk.patch
+    arguments = trunk.wish.arguments | ({"img_size": size} if "img_size" in trunk.wish.arguments else {})
+    return {
+        "architecture": trunk.wish.arch,
+        "num_classes": 0,
+        "num_features": trunk.width,
+        "model_args": arguments | {"num_classes": 0},
+        "pretrained_cfg": {},
+    }
+
+
+def _map_lines(trunk: MapTrunk, opened: Opened) -> str:
+    """Of a model that ends in maps of the student's own grid; CheckpointError for any other."""
+    images = torch.zeros(1, 3, opened.size, opened.size)
+    final: Any = trunk.model.forward_features(images) if not trunk.form.with_prefix else None  # type: ignore[operator]
+    shape = tuple(final.shape) if isinstance(final, Tensor) else ()
+    first, last = (1, trunk.width, *trunk.grid), (1, *trunk.grid, trunk.width)
+    if not trunk.form.pools or shape not in (first, last):
+        raise CheckpointError(
+            f"--to timm: '{trunk.wish.arch}' ends in no map of {trunk.grid[0]}×{trunk.grid[1]} cells with a pooling of "
+            "its own, so that no line of timm's gives the student's tokens.\n"
+            "  These hold every student: --to onnx, --to torch, --to safetensors."
+        )
+    flat = "final.flatten(2).mT" if shape == first else "final.flatten(1, 2)"
+    return (
+        "final = model.forward_features(images)\n"
+        f"summary, patches = model.forward_head(final, pre_logits=True), {flat}\n"
+    )
+
+
+def config(told: Plain) -> dict[str, Any]:
     """timm's config.json; every number is said, so that no default of timm's may change the model."""
     # timm takes int(width * ratio), of both halves of SwiGLU together
     ratio = (told.hidden * (2 if told.swiglu else 1) + 0.5) / told.width
@@ -58,18 +102,20 @@ def config(opened: Opened, told: Plain, licence: str) -> dict[str, Any]:
         "num_features": told.width,
         "global_pool": "token",
         "model_args": arguments,
-        "pretrained_cfg": {
-            "input_size": [3, told.size, told.size],
-            "fixed_input_size": False,
-            "interpolation": "bicubic",
-            "crop_pct": 0.875,
-            "crop_mode": "center",
-            "mean": list(opened.mean),
-            "std": list(opened.std),
-            "num_classes": 0,
-            "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-            "license": licence,
-        },
+        "pretrained_cfg": {"pool_size": None, "first_conv": "patch_embed.proj", "classifier": "head"},
+    }
+
+
+def pretrained_cfg(opened: Opened, licence: str) -> dict[str, Any]:
+    """What timm's transforms and the hub read."""
+    return {
+        "input_size": [3, opened.size, opened.size],
+        "fixed_input_size": False,
+        "interpolation": "bicubic",
+        "crop_pct": 0.875,
+        "crop_mode": "center",
+        "mean": list(opened.mean),
+        "std": list(opened.std),
+        "num_classes": 0,
+        "license": licence,
     }

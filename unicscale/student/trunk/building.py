@@ -29,6 +29,11 @@ REFUSALS = (TypeError, AssertionError, ValueError, RuntimeError, AttributeError,
 def build_trunk(section: Student, size: int) -> Trunk:
     """The student's trunk for `size` pixels, on meta; `student.initial` says what fills it."""
     refuse_unkeyed(section.options)
+    if (channels := section.options.get("in_chans", 3)) != 3:
+        raise RecipeError(
+            f"student.options.in_chans: {channels!r}: images have three channels here, for readers, crops, colours and "
+            "teachers alike.\n  Of images with more, train on the three that matter, written as RGB."
+        )
     if section.patch:
         check_size(size, section.patch)
     kind = VisionTransformer if section.arch in SHORT_NAMES else kind_of(section)

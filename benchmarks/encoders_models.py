@@ -1,4 +1,4 @@
-"""What coverage.py asks: one small model of every timm family, every vision type of transformers, all of open_clip."""
+"""What encoders.py asks: one small model of every timm family, every vision type of transformers, all of open_clip."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which encoders can teach: every timm family, transformers' vision types, open_clip's towers, with random weights.
-
-    python benchmarks/coverage.py --library timm               asks, runs, compares; adds rows to the results
-    python benchmarks/coverage.py --library hf --only clip beit
-    python benchmarks/coverage.py --table                      writes the results into docs/teachers.md
+"""Whether an encoder can teach, on random weights: encoders.py asks this in a process of its own.
 
 An encoder is a teacher if its tokens have the shapes that its spec promises, are finite, are those of the library's own
 forward on the same pixels, and come row by row, at its native size and at a larger one where it takes any.
@@ -10,101 +6,49 @@ forward on the same pixels, and come row by row, at its native size and at a lar
 
 from __future__ import annotations
 
-import argparse
-import gc
 import inspect
-import json
-import sys
-import time
-import warnings
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.coverage_models import hf_models, open_clip_models, timm_models
 from unicscale.contracts import Features
-from unicscale.errors import TeacherError, UserError
+from unicscale.errors import UserError
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import Frozen, open_teacher
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "coverage_teachers.json"
-PAGE = ROOT / "docs" / "teachers.md"
-MARKS = ("<!-- coverage: begin -->", "<!-- coverage: end -->")
-LIBRARIES = {"timm": timm_models, "hf": hf_models, "open_clip": open_clip_models}
 CLOSE = 1e-4  # of the largest value
-LARGEST = 7e8  # parameters; larger towers are described on meta and not run
 
 
-def main() -> None:
-    """Ask, compare, keep; or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", choices=LIBRARIES)
-    parser.add_argument("--only", nargs="*", help="families, types or models; asked again even where a row is there")
-    parser.add_argument("--table", action="store_true", help="write docs/teachers.md from the results")
-    given = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    if given.library:
-        for family, options in LIBRARIES[given.library]().items():
-            known = any((r["library"], r["family"]) == (given.library, family) for r in rows)
-            if family not in given.only if given.only else known:
-                continue
-            rows = [r for r in rows if (r["library"], r["family"]) != (given.library, family)]
-            rows.append(row(given.library, family, options))
-            print(rows[-1], flush=True)
-            RESULTS.write_text("[\n" + ",\n".join(json.dumps(r) for r in sorted(rows, key=order)) + "\n]\n")
-    if given.table:
-        write_page(sorted(rows, key=order))
-
-
-def order(one: dict[str, Any]) -> tuple[str, str]:
-    """Libraries together, families by name."""
-    return one["library"], one["family"].lower()
-
-
-# --- one encoder ----------------------------------------------------------------------------------
-
-
-def row(library: str, family: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What one encoder is as a teacher; a traceback and a silent error are what this looks for."""
-    started = time.monotonic()
-    one: dict[str, Any] = {"library": library, "family": family, "model": options.get("model", family)}
+def judged(library: str, options: dict[str, Any], largest: float) -> dict[str, Any]:
+    """What one encoder is as a teacher; of more than `largest` parameters, as far as meta tells."""
     try:
-        one |= verdict(library, options)
+        return verdict(library, options, largest)
     except UserError as problem:
-        one |= {"teacher": "no", "reason": str(problem).splitlines()[0]}
-    except Exception as problem:  # the point of the exercise
-        one |= {"teacher": "traceback", "reason": f"{type(problem).__name__}: {str(problem)[:200]}"}
-    gc.collect()
-    return one | {"seconds": round(time.monotonic() - started, 1)}
+        return {"verdict": "no", "reason": str(problem).splitlines()[0]}
 
 
-def verdict(library: str, options: dict[str, Any]) -> dict[str, Any]:
+def verdict(library: str, options: dict[str, Any], largest: float) -> dict[str, Any]:
     """Shapes, sizes, and whether the tokens are the library's."""
     section = TeacherSection.model_validate({**options, "weights": "random"})
     described = describe(library, section)
     spec = described.spec
     sizes = f"{spec.size}" if spec.fixed_size else f"any × {spec.multiple or spec.patch}"
     said = {
-        "teacher": "yes", "summary": spec.widths.summary, "patches": spec.widths.patches, "stride": spec.patch,
+        "verdict": "yes", "summary": spec.widths.summary, "patches": spec.widths.patches, "stride": spec.patch,
         "native": spec.size, "sizes": sizes,
     }  # fmt: skip
     with torch.device("meta"):
         count = sum(p.numel() for p in described.plugin.build(described.options).parameters())
     said["million"] = round(count / 1e6, 1)
-    if count > LARGEST:
-        return {**said, "compared": "on meta only"}
+    if count > largest:
+        return {**said, "compared": "shapes only"}
     teacher = open_teacher(library, "random", options)
     sides = [spec.size] if spec.fixed_size else [spec.size, spec.size + (spec.multiple or spec.patch)]
     faults = [f"{side} px: {fault}" for side in sides for fault in faults_at(teacher, library, side)]
-    return {**said, "compared": "yes"} if not faults else {**said, "teacher": "silent error", "reason": faults[0]}
+    return {**said, "compared": "yes"} if not faults else {**said, "verdict": "silent error", "reason": faults[0]}
 
 
 @torch.no_grad()
@@ -219,38 +163,3 @@ def layouts(tensor: Tensor) -> list[Tensor]:
     if tensor.ndim == 4:
         return [tensor.flatten(2).transpose(1, 2), tensor.flatten(1, 2), tensor.flatten(1), tensor.mean((2, 3))]
     return []
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-
-def write_page(rows: list[dict[str, Any]]) -> None:
-    """Between the two marks of docs/teachers.md."""
-    text = PAGE.read_text()
-    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    PAGE.write_text(f"{before}{MARKS[0]}\n{table(rows)}{MARKS[1]}{after}")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """One table for each library, and a count before it."""
-    lines: list[str] = []
-    for library in LIBRARIES:
-        mine = [r for r in rows if r["library"] == library]
-        yes = sum(r["teacher"] == "yes" for r in mine)
-        bad = sum(r["teacher"] in ("traceback", "silent error") for r in mine)
-        lines += [f"### {library}: {yes} of {len(mine)}, {bad} tracebacks or silent errors", ""]
-        lines += ["| family | tried | teacher | summary | patches | stride | sizes |", "|---|---|---|---|---|---|---|"]
-        for r in mine:
-            name = "" if r["model"] == r["family"] else f"`{r['model']}`"
-            numbers = [r.get(key) or "" for key in ("summary", "patches", "stride", "sizes")]
-            verdict_ = r["teacher"] if r["teacher"] == "yes" else f"{r['teacher']}: {r['reason']}".replace("|", "/")
-            lines.append(f"| `{r['family']}` | {name} | {verdict_} | " + " | ".join(map(str, numbers)) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except TeacherError as problem:
-        raise SystemExit(str(problem)) from None
