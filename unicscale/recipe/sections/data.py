@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Section, Unit
+from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Section, Unit, unless
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
@@ -69,3 +69,5 @@ class Data(Section):
     max_resolution: Pixels = 512  # the largest stored side a reader must hold
     max_bad: Unit = 1e-4  # share of undecodable images that is replaced instead of stopping the run
     augment: Augment = Augment()
+    # each model is shown its own window, moved by -1, 0 or 1 patches along each axis: the deviation of that draw
+    shift: Annotated[Unit, unless(0.0)] = 0.0

@@ -71,6 +71,8 @@ class TeacherSection(BaseModel):
     tokens: list[Literal["summary", "patches"]] | None = None  # those that are matched; None: all that it has
     weight: TokenWeights | None = None  # of its summary and of its patches in the loss; None: 1 and 1
     loss: OwnLoss | None = None  # where it is answered by another loss than the other teachers
+    # of a teacher that knows one size only: several smaller images on one canvas, its map cut apart
+    mosaic: Annotated[bool, unless(False)] = False
 
     @field_validator("tokens", "resolution")
     @classmethod

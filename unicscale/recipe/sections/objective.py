@@ -30,6 +30,8 @@ class Standardize(Section):
     momentum_end: Unit = 0.001
     freeze_after: str | int | None = None  # a duration; for `frozen` and `phi_s`
     path: str | None = None  # for `file`
+    # stage: the statistics are estimated anew in each stage, whose resolution may change them
+    restart: Annotated[Literal["never", "stage"], unless("never")] = "never"
 
     @model_validator(mode="after")
     def _complete(self) -> Standardize:
@@ -159,6 +161,13 @@ class OwnLoss(Section):
     patches: Terms | None = None
 
 
+class Relation(Section):
+    """How far a batch's summaries lie from each other, as the teacher has it (SigLino's ARKD; RKD)."""
+
+    kind: Literal["arkd", "rkd"] = "arkd"
+    weight: Positive = 1.0  # beside a summary's own distance, which weighs 1
+
+
 class LossSection(Section):
     """What an answer's distance is made of, and who teaches which image."""
 
@@ -170,6 +179,7 @@ class LossSection(Section):
     # the grid on which patches are compared: the student's, or the larger of the two
     grid: Annotated[Literal["student", "larger"], unless("student")] = "student"
     resize: Annotated[Literal["bilinear", "bicubic"], unless("bilinear")] = "bilinear"  # how maps come onto it
+    relation: Annotated[Relation | None, unless(None)] = None
     balance: Balance = TeacherDropping()
 
     @model_validator(mode="after")
@@ -197,6 +207,7 @@ class LossSection(Section):
             "beta": self.beta,
             "grid": self.grid,
             "resize": self.resize,
+            "relation": self.relation and {self.relation.kind: self.relation.weight},
         }
 
     def angles(self, teachers: Mapping[str, Any]) -> set[str]:
