@@ -101,7 +101,7 @@ def test_what_is_no_chain_is_refused(
 
 
 def test_here_one_follows_the_other_and_the_same_command_finds_both_finished(tmp_path: Path) -> None:
-    words = [*map(str, two(tmp_path, steps=4)), "--chain", "--ranks", "1"]
+    words = [*map(str, two(tmp_path)), "--chain", "--ranks", "1"]
     done = door("local", tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"finished: {tmp_path / name}" for name in ("first", "second")]

@@ -45,9 +45,11 @@ def test_every_image_gets_the_map_of_its_own_pixels() -> None:
     images = pixels(5, 8)  # a student's patch of 4: a grid of 2
     targets = held(images)["sam"]
     assert targets.summary is None and targets.patches is not None and targets.patches.shape == (5, 4, 32)
-    alone = torch.cat([held(images[i : i + 1])["sam"].patches for i in range(5)])  # type: ignore[misc]
-    # attention stays in windows of 2 x 2 tokens, which are whole views here: company changes nothing
-    torch.testing.assert_close(targets.patches[3], alone[3])
+    # attention stays in windows of 2 x 2 tokens, which are whole views here: company changes nothing, the place does
+    torch.testing.assert_close(targets.patches[4], held(images[4:])["sam"].patches[0])  # type: ignore[index]
+    among_others = held(torch.cat([pixels(8, 8)[5:], images[3:]]))["sam"].patches
+    torch.testing.assert_close(targets.patches[3], among_others[3])  # type: ignore[index]
+    assert not torch.allclose(targets.patches[3], held(images[3:])["sam"].patches[0], atol=1e-3)  # type: ignore[index]
 
 
 def test_what_takes_any_size_is_refused() -> None:
