@@ -30,26 +30,26 @@ from unicscale.run.folder import write_whole
 from unicscale.train import train
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
-STEPS = (96, 48)  # at 48 and at 64 px, 64 images each
+STEPS = (40, 20)  # at 48 and at 64 px, 64 images each
 SIZES = demo.Sizes(train=8192, bank=1024, test=1024, probe_steps=60)
 AXES = ("k-NN class", "mIoU", "depth RMSE")
 
 EUPE = ["loss.summary={cosine: 1}", "loss.patches={cosine: 0.9, smooth_l1: 0.1}", "loss.grid=larger",
-        "loss.resize=bicubic", "standardize={kind: frozen, freeze_after: 20 steps}"]  # fmt: skip
-PHI_S = ["standardize={kind: phi_s, summary: none, freeze_after: 40 steps, restart: stage}", "loss.patches={mse: 1}"]
+        "loss.resize=bicubic", "standardize={kind: frozen, freeze_after: 16 steps}"]  # fmt: skip
+PHI_S = ["standardize={kind: phi_s, summary: none, freeze_after: 16 steps, restart: stage}", "loss.patches={mse: 1}"]
 DRAWN = ["loss.grid=larger", *(f"stages.{n}.{key}" for n in (0, 1) for key in ("size=[48, 64]", "sizes=random"))]
 BOTH_DRAWN = [*DRAWN, "teachers.classes.resolution=[48, 64]", "teachers.dense.resolution=[48, 64]"]
 LADDER = "projector={kind: ladder}"
 DROPPING = "loss.balance={kind: teacher_dropping, p: 0.25}"
 PROXY = "teachers={{proxy: {{plugin: unicscale, run: {out}/eupe_proxy, resolution: {sizes}}}}}"
-RAW_SUMMARY = "standardize={kind: running, summary: none, freeze_after: 40 steps}"
+RAW_SUMMARY = "standardize={kind: running, summary: none, freeze_after: 16 steps}"
 
 METHODS = {
     "unic": [LADDER, DROPPING],
     "amradio": ["standardize={kind: none}", *EUPE[:3]],
     "phi_s_radio": [*PHI_S, "loss.summary={cosine: 1}"],
     "cradio_v4": [*PHI_S, "loss.summary={angle: 1}", "data.shift=0.5"],
-    "siglino": ["standardize={kind: phi_s, freeze_after: 40 steps}", "loss.summary={mse: 1}", "loss.patches={mse: 1}",
+    "siglino": ["standardize={kind: phi_s, freeze_after: 16 steps}", "loss.summary={mse: 1}", "loss.patches={mse: 1}",
                 "loss.relation={kind: arkd}"],
     "direct": EUPE,
     "direct_multi": [*EUPE, *BOTH_DRAWN],
@@ -62,7 +62,7 @@ KEYS = {  # one key each, over the same plain base
     "ladder": [LADDER],
     "teacher dropping": [DROPPING],
     "raw targets": ["standardize={kind: none}"],
-    "phi_s": ["standardize={kind: phi_s, freeze_after: 40 steps}"],
+    "phi_s": ["standardize={kind: phi_s, freeze_after: 16 steps}"],
     "mse": ["loss.summary={mse: 1}", "loss.patches={mse: 1}"],
     "raw summaries, cosine": [RAW_SUMMARY, "loss.summary={cosine: 1}"],
     "raw summaries, angle": [RAW_SUMMARY, "loss.summary={angle: 1}"],
@@ -87,8 +87,10 @@ def changes(name: str, folder: Path, seed: int, images: Path) -> list[str]:
 
 
 def cells(seeds: Sequence[int]) -> list[Cell]:
-    """Seed by seed, so that whatever stops them leaves whole rows of seeds."""
-    return [(name, seed) for seed in seeds for name in [*METHODS, *(f"key: {key}" for key in KEYS)]]
+    """Methods before single keys, seed by seed, so that whatever stops them leaves whole seeds."""
+    return [
+        (name, seed) for names in (list(METHODS), [f"key: {key}" for key in KEYS]) for seed in seeds for name in names
+    ]
 
 
 def measured(name: str, seed: int, out: Path) -> dict[str, Any]:

@@ -100,18 +100,15 @@ def test_what_is_no_chain_is_refused(
         chained("first.yaml", words, sweeps)
 
 
-def test_here_one_follows_the_other_and_the_same_command_finds_both_finished(tmp_path: Path) -> None:
+def test_here_one_follows_the_other(tmp_path: Path) -> None:
     words = [*map(str, two(tmp_path)), "--chain", "--ranks", "1"]
     done = door("local", tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"finished: {tmp_path / name}" for name in ("first", "second")]
-    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "second")]
-    assert door("local", tmp_path, *words).returncode == 0
-    assert [(tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "second")] == logs
 
 
 @pytest.mark.slow
-def test_a_chain_that_was_stopped_goes_on_where_it_stood(tmp_path: Path) -> None:
+def test_a_chain_that_was_stopped_goes_on_where_it_stood_and_is_finished_once(tmp_path: Path) -> None:
     words = [*map(str, two(tmp_path, steps=40)), "--chain", "--ranks", "1"]
     command = subprocess.Popen(
         [sys.executable, "launch/local.py", *words], cwd=places.REPOSITORY, start_new_session=True,
@@ -129,3 +126,6 @@ def test_a_chain_that_was_stopped_goes_on_where_it_stood(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "first" / "run.json").read_text())["launches"][1]["step"] >= 3
     assert done.stdout.splitlines() == [f"finished: {tmp_path / name}" for name in ("first", "second")]
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "second")]
+    assert door("local", tmp_path, *words).returncode == 0
+    assert [(tmp_path / name / "metrics.jsonl").read_text() for name in ("first", "second")] == logs

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.kit import places, ranks
+from tests.objective.test_worlds import Asked
 from unicscale.contracts import Features, Loss
-from unicscale.data.views.shift import meeting
+from unicscale.data.views.shift import STUDENT, Windows, meeting
 from unicscale.errors import RecipeError
 from unicscale.objective import build_balance
 from unicscale.objective.balance import AdaLoss, TeacherDropping
@@ -249,6 +250,20 @@ def test_moved_windows_are_compared_where_they_meet(dtype: torch.dtype) -> None:
         part = slice(i, i + 1)
         maps = (Features(None, x["student"].flatten(1, 2)[part]), Features(None, target[part]))
         near(2 * alone(*maps, patches={"mse": 1.0}, both={"t": both[part]}).total, one)
+
+
+@pytest.mark.parametrize("relation", ["arkd", "rkd"])
+def test_neither_windows_nor_relations_make_the_host_wait(relation: str) -> None:
+    images, index = torch.zeros(4, 3, 24, 24, dtype=torch.uint8), torch.arange(4)
+    answers = {"t": Features(torch.randn(4, 6).requires_grad_(), torch.randn(4, 16, 5).requires_grad_())}
+    summary, patches = torch.randn(4, 6), torch.randn(4, 16, 5)
+    with Asked() as asked:
+        windows = Windows(images, 0.5, 4, (1, 2), index)
+        assert windows.of(STUDENT).shape == windows.of("t").shape == (4, 3, 16, 16)
+        targets = {"t": Features(summary, windows.meet("t", patches))}
+        loss = distil(answers, targets, key=(1, 2), index=index, relation={relation: 1.0}, both=windows.both)
+        loss.sum.backward()
+    assert asked.found == []
 
 
 # --- teachers that lack a kind of token -------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A chain in a real queue: the second link waits over the first one's requeue, and leaves the queue when it is stopped."""
+"""A chain in a real queue: the second link waits over a requeue of the first, and leaves when that is stopped."""
 
 from __future__ import annotations
 
