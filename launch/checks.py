@@ -15,16 +15,20 @@ from unicscale.run.folder import RunFolder, facts_of
 from unicscale.run.launches import refuse_early
 
 
-def check(recipe: Recipe, launch: Launch, *, paths: bool = True) -> list[str]:
-    """Raise the first thing that cannot work; return what was found good, for people to read."""
+def check(recipe: Recipe, launch: Launch, *, paths: bool = True, awaited: str | None = None) -> list[str]:
+    """Raise the first thing that cannot work; return what was found good, for people to read.
+
+    `awaited`: a run of the same chain that this one takes something from, and that is not there yet.
+    """
     refuse_secrets(recipe, launch)
     split(recipe, launch)
     folder(recipe)
     if paths:
         data(recipe)
+    if paths and awaited is None:
         teachers(recipe)
     return [
-        *memory(recipe, launch),
+        *(memory(recipe, launch) if awaited is None else [f"models and memory are looked at once {awaited} is there"]),
         f"{launch.ranks} ranks, {recipe.data.images_per_step // launch.ranks} images each per step",
     ]
 

@@ -32,6 +32,7 @@ from unicscale.run.folder import RunFolder, open_run
 from unicscale.run.launches import refuse_early, remember
 
 from . import checks
+from .chain import awaited, chained
 from .door import open_door
 from .request import request
 from .submission import private
@@ -50,24 +51,34 @@ def local(
     sweep: Annotated[
         list[str] | None, typer.Option(metavar="KEY=V,V,...", help="One run per value, in turn. Of a folder: bare.")
     ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Several recipes, one after the other; the same command goes on in any.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
 ) -> None:
     """Train on this machine. Ctrl-C saves and leaves (exit 75; the same command goes on), twice leaves at once.
 
-    RECIPE may be a folder: its recipes run one after the other.
+    RECIPE may be a folder: its recipes run one after the other. With --chain, further recipes may follow it.
     """
     gpus = _gpus()
     ranks = ranks or gpus or 1
     end = clock.monotonic() + parse_duration(time) if time else None
     asked = {"nodes": 1, "tasks_per_node": ranks, "gpus_per_node": gpus, "time": time}
-    runs = [one.recipe for one in variants(recipe, overrides or [], sweep or [])]
+    if chain:
+        runs = chained(recipe, overrides or [], sweep or [])
+    else:
+        runs = [one.recipe for one in variants(recipe, overrides or [], sweep or [])]
     runs = [one.model_copy(update={"launch": request(one, asked)}) for one in runs]
+    waits = {one.out: awaited(one, runs[:number]) if chain else None for number, one in enumerate(runs)}
     for one in runs:  # all are looked at before the first begins
-        for line in checks.check(one, one.launch):
+        for line in checks.check(one, one.launch, awaited=waits[one.out]):
             tell(line if len(runs) == 1 else f"{one.out}: {line}")
     for number, one in enumerate(runs, start=1):
         if len(runs) > 1:
             tell(f"run {number} of {len(runs)}: {one.out}")
+        if waits[one.out]:  # it is there now
+            for line in checks.check(one, one.launch):
+                tell(f"{one.out}: {line}")
         train(one, ranks, restarts, end, fresh=fresh)
 
 

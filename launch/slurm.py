@@ -12,6 +12,9 @@ if __name__ == "__main__" and not __package__:  # run as a file: go on as the pa
     runpy.run_module("unicscale_launch.slurm", run_name="__main__", alter_sys=True)
     sys.exit()
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -19,8 +22,9 @@ import typer
 from unicscale.recipe.sections import Launch
 
 from . import snapshot
+from .chain import awaited, chained, linked
 from .door import open_door
-from .submission import Submission, plan_submission
+from .submission import Submission, Variant, plan_submission
 from .sweep import variants
 
 Text = str | None
@@ -51,6 +55,9 @@ def slurm(
         list[str] | None,
         typer.Option(metavar="KEY=V,V,...", help="One run per value, as an array; repeatable. Of a folder: bare."),
     ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Several recipes: each begins when the one before it is finished.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; an old run is set aside, not deleted.")] = False,
     skip_checks: Annotated[bool, typer.Option("--skip-checks", help="Paths exist on the nodes only.")] = False,
     print_sbatch: Annotated[bool, typer.Option("--print-sbatch", help="Print the sbatch file and leave.")] = False,
@@ -60,20 +67,40 @@ def slurm(
 ) -> None:
     """Submit a recipe to Slurm. The job requeues itself until it is done; the same command continues a run.
 
-    RECIPE may be a folder: each recipe in it becomes one run of an array.
+    RECIPE may be a folder: each recipe in it becomes one run of an array. With --chain, further recipes may follow it.
     """
     options = {name: value for name, value in locals().items() if name in Launch.model_fields}
-    submission = plan_submission(variants(recipe, overrides or [], sweep or []), options, fresh=fresh)
+    if chain:
+        found = chained(recipe, overrides or [], sweep or [])
+        links = [
+            replace(plan_submission([Variant(one)], options, fresh=fresh), awaited=awaited(one, found[:number]))
+            for number, one in enumerate(found)
+        ]
+    else:
+        links = [plan_submission(variants(recipe, overrides or [], sweep or []), options, fresh=fresh)]
     if print_sbatch:
-        print(submission.script())
+        print("\n".join(link.script() for link in placed(links)))
         return
-    for line in submission.check(paths=not skip_checks):
-        print(line)
+    for submission in links:  # all are looked at before the first is submitted
+        for line in submission.check(paths=not skip_checks):
+            print(line)
     if dry_run:
-        show(submission)
+        for submission in placed(links):
+            show(submission)
         return
-    job = submission.submit()
-    print(next_steps(submission, job))
+    job = ""
+    for submission in links:
+        behind = linked(submission, job) if job else submission
+        job = behind.submit()
+        print(next_steps(behind, job))
+    if chain:
+        print("each begins when the one before it has ended with 0; after a stop or a failure the same command goes on")
+
+
+def placed(links: Sequence[Submission]) -> list[Submission]:
+    """As they would be submitted, where no job has a number yet."""
+    first, *others = links
+    return [first, *(linked(link, f"JOB_OF_{before.name}") for before, link in pairwise(links))] if others else [first]
 
 
 def show(submission: Submission) -> None:

@@ -44,12 +44,13 @@ class Submission:
     runs: Sequence[Variant]
     launch: Launch
     fresh: bool
+    awaited: str | None = None  # the run of a chain that comes before, where this one takes something from it
 
     def check(self, *, paths: bool = True) -> list[str]:
         """Everything that can be known to fail before the queue; what was found, in words."""
         found = []
         for run in self.runs:
-            said = checks.check(run.recipe, self.launch, paths=paths)
+            said = checks.check(run.recipe, self.launch, paths=paths, awaited=self.awaited)
             found += [f"{run.recipe.out}: {line}" for line in said]
         return found + sbatch.unsaid(self.launch)
 

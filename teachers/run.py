@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,8 @@ from unicscale.teacher import Teacher, TeacherOptions
 class Options(TeacherOptions):
     run: str
     """A run folder, a checkpoint, an export or an official UNIC file."""
+    recipe: str | None = None
+    """The recipe of a run that is not there yet, of a chain: what check, plan and rehearsals take it for until then."""
     licence: str = "that of its own teachers"
     """Goes into model cards; a student inherits what its teachers' licences ask."""
 
@@ -25,7 +28,7 @@ class Run(Teacher):
     licence = "that of its own teachers"
 
     def spec(self, options: Options) -> TeacherSpec:
-        model = opened(options.run)
+        model = known(options)
         return TeacherSpec(model.width, model.patch, model.size, IMAGENET_MEAN, IMAGENET_STD, options.licence)
 
     def build(self, options: Options) -> Any:
@@ -33,10 +36,28 @@ class Run(Teacher):
 
         import torch
 
-        return copy.deepcopy(opened(options.run)).to(torch.get_default_device())  # meta, where the core builds
+        return copy.deepcopy(known(options)).to(torch.get_default_device())  # meta, where the core builds
 
     def own_state(self, options: Options) -> dict[str, Any]:
         return opened(options.run).state_dict()
+
+
+def known(options: Options) -> Any:
+    """The run, or what its recipe says of one that has not begun; the values of such a one nobody has."""
+    if options.recipe is None or os.path.exists(options.run):
+        return opened(options.run)
+    return planned(options.recipe)
+
+
+@lru_cache(maxsize=4)
+def planned(recipe: str) -> Any:
+    """On meta."""
+    from unicscale.teacher.planned import Planned
+
+    try:
+        return Planned(recipe)
+    except UserError as problem:
+        raise TeacherError(f"'recipe: {recipe}': {problem}") from problem
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,9 @@ from unicscale import checkpoint
 from unicscale.checkpoint import Safe, Saver
 from unicscale.contracts import Batch, Progress
 from unicscale.data.loader import Feed, Loader, open_loader
+from unicscale.data.views.shift import MARGIN, STUDENT, Windows
 from unicscale.engine import Engine, build_engine, stages
+from unicscale.errors import RecipeError
 from unicscale.interop import loading as interop
 from unicscale.interop.starting import introduce, refuse_unfit_init
 from unicscale.objective import build_balance
@@ -52,6 +54,21 @@ class Parts:
     saver: Safe
     log: Log
 
+    def shown(self, batch: Batch, draws: dict[str, Any]) -> tuple[Tensor | Windows, Tensor]:
+        """What teachers and student see of a batch: the same, or windows that `data.shift` moves for each of them."""
+        deviation = self.recipe.data.shift
+        if not deviation:
+            return batch.images, batch.images
+        patch = self.teachers.student_patch
+        windows = Windows(batch.images, deviation, patch, draws["key"], draws["index"])
+        draws["both"] = windows.both  # filled as the teachers' maps are brought to the student's
+        return windows, windows.of(STUDENT)
+
+    def side(self, step: int) -> int:
+        """Pixels of a step's images as they are loaded: room for windows to move included."""
+        room = 2 * MARGIN * self.teachers.student_patch if self.recipe.data.shift else 0
+        return self.plan.size(step, self.recipe.seed) + room
+
     def draws(self, batch: Batch) -> dict[str, Any]:
         """What makes this micro-batch's random choices: (seed, step), sample and data set."""
         index = batch.index + batch.domain * SETS_APART  # (B,)
@@ -66,6 +83,8 @@ def survey(recipe: Recipe, world: World) -> Loader:
     refuse_unfit(recipe.loss, recipe.standardize, recipe.teachers, widths)
     trunk = build_student(recipe.student, recipe.projector, widths, recipe.stages[0].size_list[0]).trunk
     sizes = sorted({size for stage in recipe.stages for size in stage.size_list})
+    if said := recipe.too_few_patches(trunk.patch):
+        raise RecipeError(said)
     trunk.check_stages([stage.size_list for stage in recipe.stages])
     refuse_lone_images(trunk, share(recipe.data.images_per_step, world.size, recipe.data.micro_batch)[0])
     stages.refuse_lost_starts(recipe.stages)
@@ -110,7 +129,13 @@ def assemble(
     sources = [source.teachers if isinstance(source, Source) else None for source in recipe.data.train]
     balance = build_balance(recipe.loss.balance, list(recipe.teachers), sources).to(world.device)
     parameters = [name for name, _ in student.named_parameters()]
-    begin = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at)
+    enter = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at)
+
+    def begin(stage: PlannedStage, before: PlannedStage | None) -> None:
+        enter(stage, before)
+        if before is not None and recipe.standardize.restart == "stage":
+            teachers.restart()
+
     states: checkpoint.States = {"statistics": teachers, "balance": balance}
     if found:
         checkpoint.restore(found, engine, world, parameters=parameters, states=states)

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     SYNTHETIC = 8
     MIXTURE = 9
     TEACHER_SIZE = 10
+    SHIFT = 11
 
 
 def mix(z: int) -> int:

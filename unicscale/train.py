@@ -54,7 +54,7 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
     loss_of = recipe.loss_arguments()
     streak = Streak(world.device, recipe.engine.dtype)
     last = min(plan.steps, max_steps or plan.steps)
-    batches = parts.loader.start(progress, lambda step: plan.size(step, recipe.seed), max(0, last - progress.step))
+    batches = parts.loader.start(progress, parts.side, max(0, last - progress.step))
     while progress.step < last:
         if plan.stage_of(progress.step) != progress.stage:
             parts.begin(plan.stages[progress.stage + 1], plan.stages[progress.stage])
@@ -64,11 +64,13 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
             phase("data", progress.step)
             batch = next(batches)
             draws = parts.draws(batch)
+            to_teachers, to_student = parts.shown(batch, draws)
             phase("teachers")
-            targets = teachers(batch.images, key=draws["key"], observe=plan.momentum(progress.step) > 0)
+            targets = teachers(to_teachers, key=draws["key"], observe=plan.momentum(progress.step) > 0)
             phase("student")
-            guess = engine.student(batch.images)
-            loss = distil(guess.answers, targets, balance=parts.balance, spread=teachers.spread(), **loss_of, **draws)
+            guess = engine.student(to_student)
+            known = {"balance": parts.balance, "spread": teachers.spread(), "world": world}
+            loss = distil(guess.answers, targets, **known, **loss_of, **draws)
             phase("backward")
             engine.backward(loss.sum, last=final)
             tally.add(loss)

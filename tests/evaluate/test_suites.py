@@ -25,7 +25,7 @@ from unicscale.evaluate import suites
 from unicscale.evaluate.features import shelf
 from unicscale.evaluate.features.marks import sha_of, sha_of_images
 from unicscale.evaluate.opening import open_subject, with_teachers
-from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table
+from unicscale.evaluate.results.compare import gains, published, summary, tabulate, text_table, zoo
 from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.terms import Settings
 from unicscale.recipe import load as load_recipe
@@ -321,6 +321,16 @@ def test_the_published_numbers_have_a_source_and_the_names_of_our_scores():
     assert all(one["title"] and one["table"] and one["source"] for one in held["models"].values())
     known = {"knn", "imagenet", "transfer", "ade20k/mIoU", "nyud/rmse", "zero_shot/metaclip"}
     assert all(set(one["scores"]) <= known for one in held["models"].values())
+
+
+def test_other_papers_numbers_stand_beside_ours_with_their_protocol():
+    assert all(one["title"] and one["source"] and one["protocol"] and one["scores"] for one in zoo().values())
+    assert not zoo().keys() & published()["models"].keys()
+    shown = text_table(summary([result("ours", False, knn=84.0)], "eupe_b")).splitlines()
+    assert shown[:2] == ["     ours  EUPE ViT-B", "knn  84.0        84.1"]
+    assert shown[2].startswith("EUPE ViT-B, by another protocol: k-NN at 224 px, k = 10, by vote; zero-shot")
+    with pytest.raises(RecipeError, match=r"--beside eupe_a: not among the published models\. Did you mean 'eupe_"):
+        summary([], "eupe_a")
 
 
 def test_the_table_reads_as_a_table():

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.kit import places
+from tests.kit import places, ranks
+from tests.objective.test_worlds import Asked
 from unicscale.contracts import Features, Loss
+from unicscale.data.views.shift import STUDENT, Windows, meeting
 from unicscale.errors import RecipeError
 from unicscale.objective import build_balance
 from unicscale.objective.balance import AdaLoss, TeacherDropping
@@ -20,6 +22,8 @@ from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_larger, side
 from unicscale.objective.loss import distil
 from unicscale.objective.phi_s import PhiS
+from unicscale.objective.relation import KINDS, distances, relations
+from unicscale.ranks.world import World
 from unicscale.recipe import sections
 
 ZOO = places.GOLDEN / "zoo"
@@ -112,6 +116,21 @@ def test_phi_s_is_that_of_its_paper(dtype: torch.dtype) -> None:
     near(standardizer.invert(z), x["tokens"])
 
 
+def test_a_restarted_rotation_is_that_of_the_new_stage_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    stages = [torch.randn(2, 50, 12, generator=generator) * scale for scale in (1.0, torch.arange(1.0, 13))]
+    again, alone_ = PhiS(12), PhiS(12)
+    for standardizer, seen in ((again, stages), (alone_, stages[1:])):
+        for stage in seen:
+            standardizer.restart()
+            for number, tokens in enumerate(stage):
+                standardizer(tokens, momentum=1 / (number + 1))
+            standardizer.update(0.0)
+    near(again.covariance, alone_.covariance)
+    near(again.normalise(stages[1][0]), alone_.normalise(stages[1][0]))
+    assert int(again.updates) == int(alone_.updates) == 2
+
+
 @both_precisions
 def test_siglino_sums_over_channels_where_mse_takes_the_mean(dtype: torch.dtype) -> None:
     x, losses = example("per_image_mean", dtype), []
@@ -139,6 +158,112 @@ def test_the_larger_of_two_grids_is_the_one_of_the_loss() -> None:
         for teacher, wanted in teachers.items():
             maps = (torch.zeros(1, (int(size) // held["patch"]) ** 2, 2) for size in (student, teacher))
             assert [side(one) for one in on_larger(*maps, "bicubic")] == [wanted, wanted]
+
+
+# --- how images lie to each other -------------------------------------------------------------------
+
+
+@both_precisions
+@pytest.mark.parametrize("images", [5, 6])
+def test_relations_are_those_of_the_worked_examples(dtype: torch.dtype, images: int) -> None:
+    x, values = example(f"relations_{images}", dtype), VALUES[f"relations_{images}"]
+    answer = x["student"].requires_grad_()
+    near(KINDS["arkd"](answer, x["teacher"]).to(dtype).detach(), values["arkd_own_mean"])
+    near(KINDS["rkd"](answer, x["teacher"]).to(dtype).detach(), values["rkd_distance_own_mean"])
+    KINDS["arkd"](answer, x["teacher"]).backward()
+    near(answer.grad, x["gradient"])
+    apart = ~torch.eye(images, dtype=torch.bool)
+    near(distances(x["teacher"]).to(dtype), x["teacher_normalised"][apart].view(images, images - 1))
+    near(distances(x["teacher"]).median().to(dtype), values["median"])
+
+
+def test_a_relation_counts_beside_the_summaries_as_its_weight_says() -> None:
+    answers, targets = ({n: Features(torch.randn(5, 4), torch.randn(5, 9, 4)) for n in "ab"} for _ in range(2))
+    plain = distil(answers, targets, balance="none")
+    related = distil(answers, targets, balance="none", relation={"arkd": 3.0})
+    each = torch.stack([KINDS["arkd"](answers[n].summary, targets[n].summary) for n in "ab"]).float()
+    torch.testing.assert_close(related.total, plain.total + 3 * each.mean() / 2)
+    torch.testing.assert_close(related.terms["loss"], related.total)
+    torch.testing.assert_close(related.terms["loss/b/arkd"], each[1])
+    assert torch.equal(related.weight, plain.weight)
+
+
+def test_images_that_are_the_same_have_no_distance_and_no_slope() -> None:
+    answer = torch.randn(2, 6).repeat(3, 1).requires_grad_()
+    KINDS["arkd"](answer, torch.randn(6, 5)).backward()
+    assert bool(torch.isfinite(answer.grad).all())
+
+
+SAMPLES = 8
+
+
+def related() -> dict[str, Tensor]:
+    """ARKD's value and its gradient for this rank's rows, as the whole loss hands it to an engine."""
+    world = World.start(sections.EngineSection(device="cpu"))
+    generator = torch.Generator().manual_seed(4)
+    answer, target = (torch.randn(SAMPLES, 12, generator=generator) for _ in range(2))
+    patches = torch.zeros(SAMPLES, 4, 3)
+    own = torch.arange(SAMPLES).tensor_split(world.size)[world.rank]
+    rows = answer[own].requires_grad_()
+    alpha = torch.rand(1, SAMPLES, generator=generator)[:, own]
+    value, whole = relations({"t": Features(rows, None)}, {"t": Features(target[own], None)}, alpha, "arkd", world)
+    value["t"].backward()
+    found = {"value": value["t"].detach(), "weight": whole, "rows": rows.grad.clone(), "own": own}
+    rows.grad = None
+    answers, targets = {"t": Features(rows, patches[own])}, {"t": Features(target[own], patches[own])}
+    loss = distil(answers, targets, balance="none", relation={"arkd": 2.0}, summary={"mse": 1.0}, world=world)
+    loss.sum.backward()
+    total = world.all_sum(torch.stack([loss.sum.detach(), loss.weight]))
+    found |= {"loss": total[0] / total[1], "whole": rows.grad / total[1]}
+    world.close()
+    return found
+
+
+def test_a_relation_has_the_same_bits_on_any_number_of_ranks() -> None:
+    (alone,) = ranks.run(1, related)
+    for size in (2, 4):
+        for found in ranks.run(size, related):
+            assert torch.equal(found["value"], alone["value"]) and torch.equal(found["weight"], alone["weight"])
+            assert torch.equal(found["rows"], alone["rows"][found["own"]])
+            torch.testing.assert_close(found["loss"], alone["loss"], rtol=1e-6, atol=0)
+            torch.testing.assert_close(found["whole"], alone["whole"][found["own"]], rtol=1e-5, atol=1e-8)
+
+
+# --- windows that moved -----------------------------------------------------------------------------
+
+
+@both_precisions
+def test_moved_windows_are_compared_where_they_meet(dtype: torch.dtype) -> None:
+    x, values = example("shift_loss", dtype), VALUES["shift_loss"]
+    grid = x["student"].shape[1]
+    index, both = meeting(x["student_at"], x["teacher_at"], grid)
+    assert torch.equal(both, x["student_mask"].flatten(1)) and torch.equal(both.sum(1), x["count"])
+    theirs = x["teacher_mask"].flatten(1).nonzero()[:, 1]  # the k-th of one belongs to the k-th of the other
+    assert torch.equal(index[both], theirs)
+    teacher = x["teacher"].flatten(1, 2)
+    target = teacher.gather(1, index[..., None].expand_as(teacher))
+    how = dict(patches={"mse": 1.0}, both={"t": both})
+    loss = alone(Features(None, x["student"].flatten(1, 2)), Features(None, target), **how)
+    near(2 * loss.total, values["mean_over_images"])
+    near(loss.terms["loss/t/patch"], values["mean_over_images"])
+    for i, one in enumerate(x["per_image"]):
+        part = slice(i, i + 1)
+        maps = (Features(None, x["student"].flatten(1, 2)[part]), Features(None, target[part]))
+        near(2 * alone(*maps, patches={"mse": 1.0}, both={"t": both[part]}).total, one)
+
+
+@pytest.mark.parametrize("relation", ["arkd", "rkd"])
+def test_neither_windows_nor_relations_make_the_host_wait(relation: str) -> None:
+    images, index = torch.zeros(4, 3, 24, 24, dtype=torch.uint8), torch.arange(4)
+    answers = {"t": Features(torch.randn(4, 6).requires_grad_(), torch.randn(4, 16, 5).requires_grad_())}
+    summary, patches = torch.randn(4, 6), torch.randn(4, 16, 5)
+    with Asked() as asked:
+        windows = Windows(images, 0.5, 4, (1, 2), index)
+        assert windows.of(STUDENT).shape == windows.of("t").shape == (4, 3, 16, 16)
+        targets = {"t": Features(summary, windows.meet("t", patches))}
+        loss = distil(answers, targets, key=(1, 2), index=index, relation={relation: 1.0}, both=windows.both)
+        loss.sum.backward()
+    assert asked.found == []
 
 
 # --- teachers that lack a kind of token -------------------------------------------------------------
@@ -217,6 +342,11 @@ def test_adaloss_remembers_what_is_compared() -> None:
         (
             {"balance": build_balance(sections.TeacherDropping(per="patch"), ["both"])},
             r"per: patch' .* 'dense' has no summary",
+        ),
+        ({"relation": {"arkd": 1.0}}, r"loss\.relation is between summaries, and teacher 'dense' has none\."),
+        (
+            {"relation": {"akrd": 1.0}},
+            r"loss\.relation: 'akrd' is no kind of it\. Did you mean 'arkd'\? It takes: arkd, rkd",
         ),
     ],
 )

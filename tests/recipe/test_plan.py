@@ -96,6 +96,17 @@ def test_frozen_statistics_are_a_plain_average_of_the_first_steps() -> None:
     assert plan(stage(steps=9), standardize=sections.Standardize(kind="none")).momentum(0) == 0.0
 
 
+def test_statistics_that_restart_are_estimated_anew_in_each_stage() -> None:
+    frozen = sections.Standardize(kind="phi_s", freeze_after="2 steps", restart="stage")
+    found = plan(stage(steps=4), stage(name="high", steps=3), standardize=frozen)
+    assert [found.momentum(s) for s in range(7)] == [1, 1 / 2, 0, 0, 1, 1 / 2, 0]
+    share = sections.Standardize(kind="phi_s", freeze_after="50%", restart="stage")
+    found = plan(stage(steps=4), stage(name="high", steps=2), standardize=share)
+    assert [found.momentum(s) for s in range(6)] == [1, 1 / 2, 0, 0, 1, 0], "a share is of the stage"
+    found = plan(stage(steps=4), stage(name="high", steps=3), standardize=sections.Standardize(restart="stage"))
+    assert [found.momentum(s) for s in (0, 4)] == [1, 1] and found.momentum(3) < 0.2
+
+
 def test_logs_saves_and_evaluations_come_when_asked() -> None:
     found = plan(
         stage(steps=25),

@@ -12,7 +12,7 @@ from unicscale.cost.shapes import Shapes, numbers
 from unicscale.data.sets.images import open_images
 from unicscale.data.stream.order import Order
 from unicscale.engine import engine_of
-from unicscale.errors import DataError
+from unicscale.errors import DataError, RecipeError
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, share
 from unicscale.recipe.sections import Source
@@ -97,14 +97,19 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
     """What `train` would refuse for its shapes or its ranks, in its words: a plan that holds is one that begins."""
     from unicscale.objective.pairs import refuse_unfit as refuse_loss
     from unicscale.teacher.grid import every_size
+    from unicscale.teacher.mosaic import refuse_resizable
 
     refuse_loss(recipe.loss, recipe.standardize, recipe.teachers, {n: one.widths for n, one in shapes.teachers.items()})
+    if said := recipe.too_few_patches(shapes.trunk.patch):
+        raise RecipeError(said)
     refuse_idle_blocks(shapes.projector, shapes.trunk.depth)
     engine_of(recipe.engine).parts(recipe.engine, ranks)
     shapes.trunk.check_stages([stage.size_list for stage in recipe.stages])
     refuse_lone_images(shapes.trunk, share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)[0])
     for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
         for name, one in shapes.teachers.items():
+            if recipe.teachers[name].mosaic:
+                refuse_resizable(one.spec, name)
             every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
     for section in recipe.teachers.values():
         engine_of(recipe.engine).places(section.shard, 0, None)
@@ -113,6 +118,7 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
 def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     """FLOPs by part: of what is trained forward and backward, of teachers forward."""
     from unicscale.teacher.grid import every_size
+    from unicscale.teacher.mosaic import mosaic_of
 
     tokens = shapes.tokens(size)
     blocks = [torch.empty(1, tokens, width, device="meta") for width in shapes.trunk.widths]
@@ -120,7 +126,9 @@ def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
     parts = {"student": flops.trained(shapes.trunk, size), "projector": 3 * head}
     for name, one in shapes.teachers.items():
         sides = every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
-        parts[f"teacher {name}"] = sum(flops.teacher(one, side) for side in sides) // len(sides)
+        mosaic = mosaic_of(one.spec, size // shapes.trunk.patch) if recipe.teachers[name].mosaic else None
+        at_once = mosaic.per_row**2 if mosaic else 1  # images on one canvas
+        parts[f"teacher {name}"] = sum(flops.teacher(one, side) for side in sides) // len(sides) // at_once
     return parts
 
 

@@ -53,7 +53,8 @@ def during(
     wanted = asked_for(section, val)
     images = _Shared(section.data or val[0], size, batch, section.max_images or MAX_IMAGES, world)
     _refuse_unlabelled(images.once.images, wanted)
-    loss_of = {**(loss or {}), "spread": getattr(teachers, "spread", dict)()}
+    # without a relation: between the images of a batch it would depend on how many each rank has
+    loss_of = {**(loss or {}), "spread": getattr(teachers, "spread", dict)(), "relation": None}
     losses, scores = Mean(), Mean()
     summaries, labels = [], []
     with frozen(student), torch.no_grad():

@@ -13,7 +13,9 @@ from unicscale.errors import RecipeError
 from unicscale.objective.balance import Balance, RandomTeacher, TeacherDropping
 from unicscale.objective.grid import on_larger
 from unicscale.objective.pairs import check_pairs
+from unicscale.objective.relation import relations
 from unicscale.objective.terms import CURVES, apart, precise, weighted
+from unicscale.ranks.world import World
 
 SIMPLE = {"none": Balance, "random": RandomTeacher}
 NAMES = {"summary": "cls", "patches": "patch"}  # of the curves
@@ -38,30 +40,44 @@ def distil(
     grid: Literal["student", "larger"] = "student",
     resize: str = "bilinear",
     spread: Mapping[str, Tensor] | None = None,
+    both: Mapping[str, Tensor] | None = None,
+    relation: Kinds | None = None,
+    world: World | None = None,
     balance: str | Balance = "teacher_dropping",
 ) -> Loss:
     """The loss of a micro-batch, as a sum and its weight: engines divide by the weight of the global batch.
 
     `summary` and `patches` weigh the kinds of distance (without them: `cosine` and `smooth_l1`), `own` says it for one
     teacher, `weights` weighs a teacher's tokens: {"sam": {"patches": 2}}. `spread` is what `angle` is measured against.
+    `both` (B, N): which patches a teacher sees too, where windows were moved; the others count for nothing.
+    `relation`: {"arkd": 1.0}, between the summaries of the global batch, which `world` brings together; with a weight
+    of 1 it counts as much as the summaries themselves.
     """
     balance, errors = _balance(balance, p), {}
     check_pairs(answers, targets, any_grid=grid == "larger", per_token=balance.per_token)
     for name, target in targets.items():
         answer = answers[name]
         if grid == "larger" and answer.patches is not None and target.patches is not None:
-            both = on_larger(precise(answer.patches), precise(target.patches), resize)
-            answer, target = (Features(f.summary, t) for f, t in zip((answer, target), both, strict=True))
+            maps = on_larger(precise(answer.patches), precise(target.patches), resize)
+            answer, target = (Features(f.summary, t) for f, t in zip((answer, target), maps, strict=True))
         short = {"cosine": cosine, "smooth_l1": smooth_l1}
         kinds = {"summary": summary or short, "patches": patches or short, **(own or {}).get(name, {})}
         weight = (weights or {}).get(name, {})
-        errors[name] = _errors(answer, target, kinds, weight, beta, (spread or {}).get(name))
+        errors[name] = _errors(answer, target, kinds, weight, beta, (spread or {}).get(name), (both or {}).get(name))
     summed, alpha, each = _balanced(errors, balance, key, index, domain)
     weight = alpha.sum()
     terms = {"loss": summed / weight}
     for number, (name, error) in enumerate(errors.items()):
         terms |= {f"loss/{name}": each[number].mean(), f"keep/{name}": alpha[number].mean()}
         terms |= {f"loss/{name}/{part}": value for part, value in error.parts.items()}
+    for kind, share in (relation or {}).items():
+        found, whole = relations(answers, targets, alpha, kind, world)
+        related = (
+            share * sum(found.values(), start=weight.new_zeros(())) / (2 * len(found))
+        )  # E's half, a mean over teachers
+        # it is of the global batch already: of its value every rank reports its part, its gradient nobody else has
+        summed = summed + whole * related + ((weight - whole) * related).detach()
+        terms |= {"loss": terms["loss"] + related} | {f"loss/{name}/{kind}": value for name, value in found.items()}
     return Loss(summed, weight, {term: value.detach() for term, value in terms.items()})
 
 
@@ -75,19 +91,25 @@ class _Errors(NamedTuple):
     summary: Tensor | None  # (B,)
     patches: Tensor | None  # (B, N)
     weights: tuple[float, float]
+    both: Tensor | None  # (B, N): which patches count, where not all do
     parts: dict[str, Tensor]  # unweighted means, for the curves
 
     @property
     def total(self) -> Tensor:
         """w_s S + w_p P: (B,)"""
-        tokens = (self.summary, None if self.patches is None else self.patches.mean(-1))
+        tokens = (self.summary, None if self.patches is None else mean_of(self.patches, self.both))
         weighted = [w * t for w, t in zip(self.weights, tokens, strict=True) if t is not None]
         return sum(weighted[1:], start=weighted[0])
 
 
+def mean_of(tokens: Tensor, both: Tensor | None) -> Tensor:
+    """(B, N) -> (B,): over the tokens that count."""
+    return tokens.mean(-1) if both is None else (tokens * both).sum(-1) / both.sum(-1)
+
+
 def _errors(
     answer: Features, target: Features, kinds: Mapping[str, Kinds], weight: Mapping[str, float], beta: float,
-    spread: Tensor | None,
+    spread: Tensor | None, both: Tensor | None,
 ) -> _Errors:  # fmt: skip
     tokens: list[Tensor | None] = []
     means: dict[str, Tensor] = {}
@@ -99,10 +121,12 @@ def _errors(
         found = apart(guess, truth, kinds[token], beta, spread)
         token_by_token = weighted(found, kinds[token])
         tokens.append(token_by_token)
-        means[NAMES[token]] = token_by_token.mean()
-        parts |= {f"{NAMES[token]}/{CURVES[kind]}": part.mean() for kind, part in found.items()}
+        seen = both if token == "patches" else None
+        over = Tensor.mean if seen is None else lambda part, seen=seen: mean_of(part, seen).mean()
+        means[NAMES[token]] = over(token_by_token)
+        parts |= {f"{NAMES[token]}/{CURVES[kind]}": over(part) for kind, part in found.items()}
     counts = tuple(0.0 if t is None else weight.get(n, 1.0) for n, t in zip(Features._fields, tokens, strict=True))
-    return _Errors(tokens[0], tokens[1], counts, means | parts)  # type: ignore[arg-type]
+    return _Errors(tokens[0], tokens[1], counts, both, means | parts)  # type: ignore[arg-type]
 
 
 def _balanced(

@@ -62,6 +62,13 @@ def refuse_unfit(
     for name, wide in widths.items():
         section, has = teachers[name], wide._asdict()
         lacks = [kind for kind, width in has.items() if width is None]
+        if loss.relation is not None and wide.summary is None:
+            raise RecipeError(f"'loss.relation' is between summaries, and teacher '{name}' has none.")
+        if section.mosaic and wide.summary is not None:
+            raise RecipeError(
+                f"'teachers.{name}.mosaic': a canvas of several images has one summary for all of them. "
+                "Say tokens: [patches]."
+            )
         if lacks and isinstance(balance, sections.TeacherDropping) and balance.per == "patch":
             raise RecipeError(_TOKEN_BY_TOKEN.format(name=name, kind=lacks[0]))
         for kind in lacks:

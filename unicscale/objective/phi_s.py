@@ -81,6 +81,12 @@ class PhiS(Standardizer):
         if self._updates != self._decomposed:
             self.decompose()
 
+    def restart(self) -> None:
+        """The rotation is renewed at the first batches of a new estimate as at those of the run."""
+        self.settle()
+        self.updates.zero_()
+        self._updates = self._decomposed = 0
+
     @torch.no_grad()
     def decompose(self) -> None:
         """Rotation and scale of the present covariance."""

@@ -82,6 +82,9 @@ class Standardizer(nn.Module):
     def freeze(self) -> None:
         """Once nothing moves it any more."""
 
+    def restart(self) -> None:
+        """A new estimate begins, whose first batch moves everything: nothing to do where nothing is counted."""
+
     def odd(self) -> str:
         """What is odd about these tokens, in words; nothing where nothing is. Reads from the device."""
         deviation = self.deviation

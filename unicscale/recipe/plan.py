@@ -96,7 +96,7 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     pace: Pace
     standardize: sections.Standardize
-    frozen_from: int | None
+    frozen_from: tuple[int | None, ...]  # of each estimate of the statistics: of the run, or of each stage
     log_every: int
     save_every: int | None
     evaluate_every: int | None
@@ -125,7 +125,7 @@ class Plan:
             stages=tuple(planned),
             pace=pace,
             standardize=standardize,
-            frozen_from=_frozen_from(standardize, pace, first),
+            frozen_from=tuple(_frozen_from(standardize, pace, steps) for steps in _estimates(standardize, planned)),
             log_every=(track or sections.Track()).every_steps,
             save_every=save.every_steps if save else None,
             evaluate_every=every,
@@ -155,10 +155,15 @@ class Plan:
 
     def momentum(self, step: int) -> float:
         """How far this step's batch moves the teachers' statistics; 0 leaves them alone."""
-        if self.frozen_from is None:
-            return cosine(self.standardize.momentum_start, self.standardize.momentum_end, step, self.steps)
+        number, steps = 0, self.steps
+        if self.standardize.restart == "stage":
+            number = self.stage_of(step)
+            step, steps = step - self.stages[number].first, self.stages[number].steps
+        frozen_from = self.frozen_from[number]
+        if frozen_from is None:
+            return cosine(self.standardize.momentum_start, self.standardize.momentum_end, step, steps)
         # statistics that will be frozen are a plain average: a momentum near 1 would freeze those of one batch
-        return 1 / (step + 1) if step < self.frozen_from else 0.0
+        return 1 / (step + 1) if step < frozen_from else 0.0
 
     def logs(self, done: int) -> bool:
         """Whether to log once `done` steps are done: the first, the last, and every so many."""
@@ -231,6 +236,12 @@ def _planned(stage: sections.Stage, first: int, pace: Pace, where: str) -> Plann
         random_sizes=stage.sizes == "random",
         section=stage,
     )
+
+
+def _estimates(standardize: sections.Standardize, stages: Sequence[PlannedStage]) -> list[int]:
+    """How many steps each estimate of the statistics has."""
+    each = [stage.steps for stage in stages]
+    return each if standardize.restart == "stage" else [sum(each)]
 
 
 def _frozen_from(standardize: sections.Standardize, pace: Pace, total: int) -> int | None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unicscale.contracts import Features, TeacherSpec, Widths, normalise
+from unicscale.data.views.shift import STUDENT, Windows
 from unicscale.engine import Engine, fill, is_sharded
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
@@ -25,6 +26,7 @@ from unicscale.teacher import door, fp8
 from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of
 from unicscale.teacher.grid import Policy, drawn, every_size, input_size
+from unicscale.teacher.mosaic import Mosaic, mosaic_of, refuse_resizable
 
 LARGEST = 1e15  # of a token: its square is still a number in fp32
 
@@ -35,10 +37,10 @@ class Teachers:
     def __init__(
         self, frozen: dict[str, Frozen], placed: Mapping[str, nn.Module], policies: Mapping[str, Policy],
         standardize: Standardize, loss: LossSection, student_patch: int, device: torch.device, world: World | None,
-        cones: Collection[str] = (),
+        cones: Collection[str] = (), mosaics: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.frozen, self.placed, self.policies, self.world = frozen, placed, policies, world
-        self.student_patch, self.loss = student_patch, loss
+        self.student_patch, self.loss, self.mosaics = student_patch, loss, mosaics
         self.widths = {name: one.widths for name, one in frozen.items()}
         self.statistics = nn.ModuleDict(
             {
@@ -68,8 +70,11 @@ class Teachers:
             one = frozen[name] = frozen_of(name, section)
             placed[name] = _place(one, section, engine, engine_section, world)
         policies = {name: section.resolution for name, section in sections.items()}
-        cones = loss.angles(sections)
-        return cls(frozen, placed, policies, standardize, loss, student_patch, world.device, world, cones)
+        mosaics = {name for name, section in sections.items() if section.mosaic}
+        return cls(
+            frozen, placed, policies, standardize, loss, student_patch, world.device, world,
+            cones=loss.angles(sections), mosaics=mosaics,
+        )  # fmt: skip
 
     @staticmethod
     def survey(
@@ -79,6 +84,8 @@ class Teachers:
         sizes = list(sizes)
         for name, section in sections.items():
             one = frozen_of(name, section)
+            if section.mosaic:
+                refuse_resizable(one.spec, name)
             door.rehearse(
                 one, (n for size in sizes for n in every_size(one.spec, section.resolution, size, student_patch, name))
             )
@@ -90,33 +97,58 @@ class Teachers:
         return {name: describe(name, section).widths for name, section in sections.items()}
 
     def __call__(
-        self, images: Tensor, *, observe: bool = True, key: tuple[int, int] | None = None
+        self, images: Tensor | Windows, *, observe: bool = True, key: tuple[int, int] | None = None
     ) -> dict[str, Features]:
-        """Standardised targets of uint8 images (B, 3, H, W); with `observe`, the statistics see them.
+        """Standardised targets of uint8 images (B, 3, H, W), or of windows; with `observe`, the statistics see them.
 
         On the student's grid, or on each teacher's own where `loss.grid` is `larger`. `key` is (seed, step): it draws a
         size where a teacher has several.
         """
-        size = images.shape[-1]
+        size = images.size if isinstance(images, Windows) else images.shape[-1]
+        grid = size // self.student_patch
         prepared: dict[Any, Tensor] = {}
         targets: dict[str, Features] = {}
         for name, one in self.frozen.items():
+            mosaic = mosaic_of(one.spec, grid) if name in self.mosaics else None
             side = input_size(one.spec, drawn(self.policies[name], name, key), size, self.student_patch, name)
-            with self._without_graph():
-                raw = self.placed[name](_pixels(images, one.spec, side, prepared))
+            own = grid if mosaic else side // one.spec.patch  # cells of its map
+            # on another grid a whole patch of the student's is none of the teacher's: it sees what the student sees
+            moved = isinstance(images, Windows) and own == grid
+            shown = images.of(name if moved else STUDENT) if isinstance(images, Windows) else images
+            raw = self._raw(name, shown, own * one.spec.patch if mosaic else side, {} if moved else prepared, mosaic)
             # copied outside of inference mode: the loss saves its targets for backward
             tokens = {
                 kind: said.to(torch.float32, copy=True)
                 for kind, said, wide in zip(Features._fields, raw, one.widths, strict=True)
-                if wide is not None
+                if wide is not None and said is not None
             }
             if "patches" in tokens and self.loss.grid == "student":
-                tokens["patches"] = on_grid(tokens["patches"], size // self.student_patch, self.loss.resize)
+                tokens["patches"] = on_grid(tokens["patches"], grid, self.loss.resize)
             finite = torch.stack([(t.abs() < LARGEST).all() for t in tokens.values()]).all()
             self._broken[name] |= ~finite
             standardised = {kind: self._standardise(name, kind, t, observe) for kind, t in tokens.items()}
+            if isinstance(images, Windows) and moved and "patches" in standardised:
+                standardised["patches"] = images.meet(name, standardised["patches"])
             targets[name] = Features(standardised.get("summary"), standardised.get("patches"))
         return targets
+
+    def _raw(
+        self, name: str, images: Tensor, side: int, prepared: dict[Any, Tensor], mosaic: Mosaic | None
+    ) -> Features:
+        """What one teacher says of these images at `side` pixels, each alone or several on a canvas."""
+        spec = self.frozen[name].spec
+        with self._without_graph():
+            pixels = _pixels(images, spec, side, prepared)
+            if mosaic is None:
+                return self.placed[name](pixels)
+            patches = self.placed[name](mosaic.packed(pixels, spec.patch)).patches
+            assert patches is not None  # `refuse_unfit` has asked
+            return Features(None, mosaic.cut(patches, len(images)))
+
+    def restart(self) -> None:
+        """A stage at another resolution begins: what is known stays until its first batch has taken its place."""
+        for standardizer in self.statistics.values():
+            standardizer.restart()  # type: ignore[operator]
 
     def _standardise(self, name: str, kind: str, tokens: Tensor, observe: bool) -> Tensor:
         statistics: Any = self.statistics[f"{name}/{kind}"]

@@ -28,6 +28,11 @@ DETAIL = (
 )
 
 
+def zoo() -> dict[str, Any]:
+    """What other papers report of their models, each by its own protocol, which is said with it."""
+    return json.loads(files("unicscale.evaluate.results").joinpath("zoo.json").read_text())["models"]
+
+
 def published() -> dict[str, Any]:
     """What the paper reports, by row of a table (`table_k/1_none`) and by short names (`unic_b`)."""
     held = json.loads(files("unicscale.evaluate.results").joinpath("published.json").read_text())
@@ -107,11 +112,13 @@ def summary(
 
 def paper(name: str) -> dict[str, Any]:
     """One published model, with its source."""
-    held = published()
+    held, others = published(), zoo()
+    if name in others:
+        return others[name]
     if name not in held["models"]:
+        known = [*held["models"], *others]
         raise RecipeError(
-            f"--beside {name}: not among the published models.{nearest(name, held['models'])}\n"
-            f"  known: {', '.join(held['models'])}"
+            f"--beside {name}: not among the published models.{nearest(name, known)}\n  known: {', '.join(known)}"
         )
     one = held["models"][name]
     return one | {"source": f"{held['source']}, {one['source']}"}
@@ -139,6 +146,11 @@ def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:
         cells += [f"{one['scores'][name]:g}" if name in one["scores"] else "" for one in beside]
         rows.append(cells)
     lines = columns(rows, right=True)
+    lines += [
+        f"{one['title']}, by another protocol: {one['protocol']} ({one['source']})"
+        for one in beside
+        if "protocol" in one
+    ]
     if any(line.rstrip().endswith("*") or "* " in line for line in lines[1:]):
         lines.append("* measured with other settings or on other images than the first column: not compared")
     return "\n".join(lines)

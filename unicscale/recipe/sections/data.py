@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Section, Unit
+from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Section, Unit, unless
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
@@ -101,3 +101,5 @@ class Data(Section):
     """Share of images that may be undecodable and are replaced by others; beyond it the run stops."""
     augment: Augment = Augment()
     """How training images are cropped and coloured; student and teachers see the same result."""
+    shift: Annotated[Unit, unless(0.0)] = 0.0
+    """Each model is shown its own window, moved by -1, 0 or 1 patches along each axis: the deviation of that draw."""

@@ -93,6 +93,8 @@ class TeacherSection(BaseModel):
     """How much its summary and its patches count in the loss; null: 1 and 1."""
     loss: OwnLoss | None = None
     """Loss terms of its own; null: as `loss` says."""
+    mosaic: Annotated[bool, unless(False)] = False
+    """Show a teacher of one size several smaller images on one canvas, and cut its map apart."""
 
     @field_validator("tokens", "resolution")
     @classmethod

@@ -41,6 +41,8 @@ class Standardize(Section):
     """
     path: str | None = None
     """For `file`: what `unicscale teachers stats` wrote."""
+    restart: Annotated[Literal["never", "stage"], unless("never")] = "never"
+    """`stage`: statistics are estimated anew in each stage, whose size may change them."""
 
     @model_validator(mode="after")
     def _complete(self) -> Standardize:
@@ -188,6 +190,15 @@ class OwnLoss(Section):
     """Terms of its patches; null: as `loss` says."""
 
 
+class Relation(Section):
+    """How far a batch's summaries lie from each other, as the teacher has it (SigLino's ARKD; RKD)."""
+
+    kind: Literal["arkd", "rkd"] = "arkd"
+    """`arkd` (only what is too far or too close), `rkd` (every difference)."""
+    weight: Positive = 1.0
+    """How much it counts beside a summary's own distance, which weighs 1."""
+
+
 class LossSection(Section):
     """What an answer's distance is made of, and who teaches which image."""
 
@@ -206,6 +217,8 @@ class LossSection(Section):
     """The grid on which patches are compared: the `student`'s, or the `larger` of student's and teacher's."""
     resize: Annotated[Literal["bilinear", "bicubic"], unless("bilinear")] = "bilinear"
     """How maps of patches come onto that grid."""
+    relation: Annotated[Relation | None, unless(None)] = None
+    """A term for how far a step's images lie from each other; null: none."""
     balance: Balance = TeacherDropping()
     """Who teaches which image, and how much each teacher weighs; its `kind` chooses."""
 
@@ -234,6 +247,7 @@ class LossSection(Section):
             "beta": self.beta,
             "grid": self.grid,
             "resize": self.resize,
+            "relation": self.relation and {self.relation.kind: self.relation.weight},
         }
 
     def angles(self, teachers: Mapping[str, Any]) -> set[str]:

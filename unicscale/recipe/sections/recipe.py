@@ -80,6 +80,9 @@ class Recipe(Section):
         self._tokens_are_comparable()
         self._angles_are_of_raw_tokens()
         self._the_best_is_measured()
+        self._relations_are_of_whole_batches()
+        self._mosaics_are_cut_by_patches()
+        self._windows_may_move()
         return self
 
     def _sizes_fit(self) -> None:
@@ -149,6 +152,42 @@ class Recipe(Section):
         raise ValueError(
             f"save.best.task: {best.task} is never measured. Say evaluate: {{every_epochs: 10, tasks: [{best.task}]}}"
         )
+
+    def _relations_are_of_whole_batches(self) -> None:
+        if self.loss.relation is None:
+            return
+        for name, section in self.teachers.items():
+            if section.tokens and "summary" not in section.tokens:
+                raise ValueError(f"loss.relation is between summaries, and teachers.{name}.tokens names none.")
+        if self.data.micro_batch is not None:
+            raise ValueError(
+                "loss.relation is between all images of a step: data.micro_batch would cut them apart. Leave one out."
+            )
+        if self.data.images_per_step < 3:
+            raise ValueError("loss.relation compares distances between images: data.images_per_step must be 3 or more.")
+
+    def _mosaics_are_cut_by_patches(self) -> None:
+        for name, section in self.teachers.items():
+            if section.mosaic and section.tokens and "summary" in section.tokens:
+                raise ValueError(f"teachers.{name}.mosaic: a canvas of several images has one summary for all of them.")
+            if section.mosaic and section.resolution != "same_grid":
+                raise ValueError(
+                    f"teachers.{name}.mosaic shows images at the student's grid: leave out its resolution."
+                )
+
+    def _windows_may_move(self) -> None:
+        balance = self.loss.balance
+        if self.data.shift and isinstance(balance, TeacherDropping) and balance.per == "patch":
+            raise ValueError("data.shift: not all teachers see every patch then. Use loss.balance.per: image.")
+        if self.student.known_patch and (said := self.too_few_patches(self.student.known_patch)):
+            raise ValueError(said)
+
+    def too_few_patches(self, patch: int) -> str:
+        """Why windows that move by a patch have too little in common; nothing where they have enough."""
+        smallest = min(size for stage in self.stages for size in stage.size_list) // patch
+        if not self.data.shift or smallest >= 4:
+            return ""
+        return f"data.shift moves windows by a patch, and a grid of {smallest} a side has too few: 4 are the least."
 
     def loss_arguments(self) -> dict[str, Any]:
         """What `distil` takes beside balance, draws and statistics."""

@@ -1,0 +1,182 @@
+"""The methods of recipes/zoo on drawn scenes: the same two teachers, student, images and schedule for all of them.
+
+    python benchmarks/zoo.py --out runs/zoo                        all cells, seed by seed; started again it goes on
+    python benchmarks/zoo.py --out runs/zoo --minutes 5            ... and leaves after the cell that ends then
+    python benchmarks/zoo.py --out runs/zoo --write docs/zoo.md    the tables into the page, the numbers beside it
+
+Synthetic, and minutes long: it shows that the recipes do what they say and how far seeds lie apart, no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unicscale import cost, demo, interop
+from unicscale.data import scenes
+from unicscale.evaluate.metrics.probe import QUICK
+from unicscale.recipe import Recipe, load
+from unicscale.run.folder import write_whole
+from unicscale.train import train
+
+RESULTS = Path(__file__).parent / "results" / "zoo.json"
+STEPS = (40, 20)  # at 48 and at 64 px, 64 images each
+SIZES = demo.Sizes(train=8192, bank=1024, test=1024, probe_steps=60)
+AXES = ("k-NN class", "mIoU", "depth RMSE")
+
+EUPE = ["loss.summary={cosine: 1}", "loss.patches={cosine: 0.9, smooth_l1: 0.1}", "loss.grid=larger",
+        "loss.resize=bicubic", "standardize={kind: frozen, freeze_after: 16 steps}"]  # fmt: skip
+PHI_S = ["standardize={kind: phi_s, summary: none, freeze_after: 16 steps, restart: stage}", "loss.patches={mse: 1}"]
+DRAWN = ["loss.grid=larger", *(f"stages.{n}.{key}" for n in (0, 1) for key in ("size=[48, 64]", "sizes=random"))]
+BOTH_DRAWN = [*DRAWN, "teachers.classes.resolution=[48, 64]", "teachers.dense.resolution=[48, 64]"]
+LADDER = "projector={kind: ladder}"
+DROPPING = "loss.balance={kind: teacher_dropping, p: 0.25}"
+PROXY = "teachers={{proxy: {{plugin: unicscale, run: {out}/eupe_proxy, resolution: {sizes}}}}}"
+RAW_SUMMARY = "standardize={kind: running, summary: none, freeze_after: 16 steps}"
+
+METHODS = {
+    "unic": [LADDER, DROPPING],
+    "amradio": ["standardize={kind: none}", *EUPE[:3]],
+    "phi_s_radio": [*PHI_S, "loss.summary={cosine: 1}"],
+    "cradio_v4": [*PHI_S, "loss.summary={angle: 1}", "data.shift=0.5"],
+    "siglino": ["standardize={kind: phi_s, freeze_after: 16 steps}", "loss.summary={mse: 1}", "loss.patches={mse: 1}",
+                "loss.relation={kind: arkd}"],
+    "direct": EUPE,
+    "direct_multi": [*EUPE, *BOTH_DRAWN],
+    "eupe_proxy": [*EUPE, "student.options={embed_dim: 144, depth: 6, num_heads: 3}"],
+    "eupe": [*EUPE, PROXY],
+    "eupe_multi": [*EUPE, PROXY, *DRAWN],
+}  # fmt: skip
+KEYS = {  # one key each, over the same plain base
+    "base": [],
+    "ladder": [LADDER],
+    "teacher dropping": [DROPPING],
+    "raw targets": ["standardize={kind: none}"],
+    "phi_s": ["standardize={kind: phi_s, freeze_after: 16 steps}"],
+    "mse": ["loss.summary={mse: 1}", "loss.patches={mse: 1}"],
+    "raw summaries, cosine": [RAW_SUMMARY, "loss.summary={cosine: 1}"],
+    "raw summaries, angle": [RAW_SUMMARY, "loss.summary={angle: 1}"],
+    "shift": ["data.shift=0.5"],
+    "arkd": ["loss.relation={kind: arkd}"],
+    "drawn sizes": BOTH_DRAWN,
+}
+Cell = tuple[str, int]  # name, seed
+
+
+def changes(name: str, folder: Path, seed: int, images: Path) -> list[str]:
+    """What a cell says to the demo's recipe."""
+    own = METHODS[name] if name in METHODS else KEYS[name.removeprefix("key: ")]
+    sizes = "[48, 64]" if name.endswith("multi") else "same_grid"
+    low, high = STEPS
+    return [
+        f"out={folder / name.replace(' ', '_')}", f"seed={seed}", f"data.train.0={images}",
+        "projector={kind: mlp, layers: 1, norm: true}", "loss.balance={kind: none}",
+        f"stages.0.steps={low}", f"stages.1.steps={high}", "save.keep=1",
+        *(change.format(out=folder, sizes=sizes) if change == PROXY else change for change in own),
+    ]  # fmt: skip
+
+
+def cells(seeds: Sequence[int]) -> list[Cell]:
+    """Methods before single keys, seed by seed, so that whatever stops them leaves whole seeds."""
+    return [
+        (name, seed) for names in (list(METHODS), [f"key: {key}" for key in KEYS]) for seed in seeds for name in names
+    ]
+
+
+def measured(name: str, seed: int, out: Path) -> dict[str, Any]:
+    """One cell: trained, and its frozen features on scenes that nobody has seen."""
+    images, folder = out / "scenes" / f"seed-{seed}", out / f"seed-{seed}"
+    if not images.exists():
+        part = images.with_name(f"{images.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        scenes.write(part, SIZES.train, seed=seed)
+        part.rename(images)
+    recipe = load(demo.RECIPE, changes(name, folder, seed, images))
+    began = time.monotonic()
+    train(recipe)
+    trained = time.monotonic() - began
+    return {"seed": seed, "scores": scores_of(recipe, seed), "gflop": gflop(recipe), "seconds": round(trained, 1)}
+
+
+def scores_of(recipe: Recipe, seed: int) -> dict[str, float]:
+    """By the demo's own probes."""
+    model = interop.load(recipe.out)
+    bank = demo.see(model, scenes.draw(SIZES.bank, seed=seed, first=SIZES.train))
+    test = demo.see(model, scenes.draw(SIZES.test, seed=seed, first=SIZES.train + SIZES.bank))
+    schedule = QUICK._replace(steps=SIZES.probe_steps, batch=16)
+    return {axis.name: axis.score(bank, test, schedule) for axis in demo.AXES if axis.name in AXES}
+
+
+def gflop(recipe: Recipe) -> float:
+    """Of one image, student and teachers, as an average over the run; drawn sizes as their largest."""
+    found = cost.costs(recipe, 1, None)
+    return found.total / sum(stage.images for stage in found.stages) / 1e9
+
+
+def tables(rows: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Two tables: whole methods, and each key alone."""
+    parts = []
+    for title, names in (("method", list(METHODS)), ("over the plain base", [f"key: {key}" for key in KEYS])):
+        seeds = max((len(rows.get(name, [])) for name in names), default=0)
+        lines = [f"| {title} | {' | '.join(AXES)} | GFLOP per image |", "|---" * (len(AXES) + 2) + "|"]
+        for name in names:
+            if found := rows.get(name):
+                marks = "" if len(found) == seeds else f" ({len(found)} seed{'s' * (len(found) > 1)})"
+                cells_ = [interval([row["scores"][axis] for row in found], axis) for axis in AXES]
+                flops = f"{np.mean([row['gflop'] for row in found]):.2f}"
+                lines.append(f"| {name.removeprefix('key: ')}{marks} | {' | '.join(cells_)} | {flops} |")
+        parts.append("\n".join([*lines, "", f"{seeds} seeds."]))
+    return "\n\n".join(parts)
+
+
+def interval(values: Sequence[float], axis: str) -> str:
+    """Mean, 95 % interval of it by Student's t over the seeds."""
+    from scipy.stats import t
+
+    digits = 4 if "RMSE" in axis else 1
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
+
+
+def main() -> None:
+    """Whatever is missing, until the time is over; then what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/zoo"), help="where scenes, runs and numbers go")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after them")
+    parser.add_argument("--write", type=Path, help="a page whose part between <!-- zoo --> marks becomes the tables")
+    given = parser.parse_args()
+    os.environ.update(demo.SMALL_STEPS)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    given.out.mkdir(parents=True, exist_ok=True)
+    kept, began = given.out / "zoo.json", time.monotonic()
+    held = json.loads(kept.read_text()) if kept.exists() else {"synthetic": True, "steps": STEPS, "rows": {}}
+    rows: dict[str, list[dict[str, Any]]] = held["rows"]
+    for name, seed in cells(range(given.seeds)):
+        if given.write or time.monotonic() - began > 60 * given.minutes:
+            break
+        if all(row["seed"] != seed for row in rows.get(name, [])):
+            rows.setdefault(name, []).append(measured(name, seed, given.out))
+            write_whole(kept, json.dumps(held, indent=1) + "\n")
+    print(tables(rows))
+    if given.write:
+        page = given.write.read_text()
+        write_whole(RESULTS, json.dumps(held, indent=1) + "\n")
+        marked = re.compile(r"(<!-- zoo -->\n).*(<!-- /zoo -->)", re.DOTALL)
+        given.write.write_text(marked.sub(lambda m: f"{m[1]}{tables(rows)}\n{m[2]}", page))
+
+
+if __name__ == "__main__":
+    main()
