@@ -14,11 +14,10 @@ from unicscale import checkpoint
 from unicscale.checkpoint import Safe, Saver
 from unicscale.contracts import Batch, Progress
 from unicscale.data.loader import Feed, Loader, open_loader
-from unicscale.data.views.shift import MARGIN, STUDENT, Windows
+from unicscale.data.views.shift import Windows, room, shown
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.errors import RecipeError
-from unicscale.interop import loading as interop
-from unicscale.interop.starting import introduce, refuse_unfit_init
+from unicscale.interop.starting import introduce, refuse_unfit_init, weights_at
 from unicscale.objective import build_balance
 from unicscale.objective.balance import Balance
 from unicscale.objective.pairs import refuse_unfit
@@ -27,9 +26,8 @@ from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, PlannedStage, share
 from unicscale.recipe.sections import Source
 from unicscale.run.folder import RunFolder
-from unicscale.run.launches import note_plan
 from unicscale.run.metrics import Log
-from unicscale.run.mirrors import Console, Tracked, open_mirrors
+from unicscale.run.telling import open_log
 from unicscale.student.model import build_student
 from unicscale.student.trunk.batch_norm import refuse_lone_images
 from unicscale.teacher.targets import Teachers
@@ -55,19 +53,12 @@ class Parts:
     log: Log
 
     def shown(self, batch: Batch, draws: dict[str, Any]) -> tuple[Tensor | Windows, Tensor]:
-        """What teachers and student see of a batch: the same, or windows that `data.shift` moves for each of them."""
-        deviation = self.recipe.data.shift
-        if not deviation:
-            return batch.images, batch.images
-        patch = self.teachers.student_patch
-        windows = Windows(batch.images, deviation, patch, draws["key"], draws["index"])
-        draws["both"] = windows.both  # filled as the teachers' maps are brought to the student's
-        return windows, windows.of(STUDENT)
+        """What teachers and student see of a batch."""
+        return shown(batch.images, self.recipe.data.shift, self.teachers.student_patch, draws)
 
     def side(self, step: int) -> int:
-        """Pixels of a step's images as they are loaded: room for windows to move included."""
-        room = 2 * MARGIN * self.teachers.student_patch if self.recipe.data.shift else 0
-        return self.plan.size(step, self.recipe.seed) + room
+        """Pixels of a step's images as they are loaded."""
+        return self.plan.size(step, self.recipe.seed) + room(self.recipe.data.shift, self.teachers.student_patch)
 
     def draws(self, batch: Batch) -> dict[str, Any]:
         """What makes this micro-batch's random choices: (seed, step), sample and data set."""
@@ -129,13 +120,9 @@ def assemble(
     sources = [source.teachers if isinstance(source, Source) else None for source in recipe.data.train]
     balance = build_balance(recipe.loss.balance, list(recipe.teachers), sources).to(world.device)
     parameters = [name for name, _ in student.named_parameters()]
-    enter = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at)
-
-    def begin(stage: PlannedStage, before: PlannedStage | None) -> None:
-        enter(stage, before)
-        if before is not None and recipe.standardize.restart == "stage":
-            teachers.restart()
-
+    begin = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at)
+    if recipe.standardize.restart == "stage":
+        begin = partial(begin, anew=teachers.restart)
     states: checkpoint.States = {"statistics": teachers, "balance": balance}
     if found:
         checkpoint.restore(found, engine, world, parameters=parameters, states=states)
@@ -144,18 +131,3 @@ def assemble(
     saver = saver or Saver(run.checkpoints, recipe, world, parameters=parameters, facts=facts)
     log = log or open_log(recipe, run, world, plan, progress)
     return Parts(recipe, world, plan, loader, engine, teachers, balance, progress, states, begin, saver, log)
-
-
-def weights_at(path: str) -> dict[str, Tensor]:
-    """The parameters a stage may start from: a run's, a checkpoint's, an export's, or an official UNIC file's."""
-    return {name: value.detach() for name, value in interop.read(path).student.state_dict().items()}
-
-
-def open_log(recipe: Recipe, run: RunFolder, world: World, plan: Plan, progress: Progress) -> Log:
-    """Rank 0 speaks; the others keep quiet."""
-    if not world.main:
-        return Log(None, [])
-    facts = note_plan(run, plan)
-    mirrors = open_mirrors(recipe.track, Tracked(run.root, facts["id"], recipe.model_dump(mode="json", by_alias=True)))
-    console = Console(plan.steps, progress.step, list(recipe.teachers))
-    return Log(run.metrics, [console, *mirrors], launch=len(facts["launches"]))

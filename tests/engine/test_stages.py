@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unicscale.assembly import weights_at
 from unicscale.engine import Engine, build_engine, stages
 from unicscale.errors import CheckpointError, RecipeError
+from unicscale.interop.starting import weights_at
 from unicscale.ranks.world import World
 from unicscale.recipe import sections
 from unicscale.recipe.plan import Plan

@@ -30,9 +30,15 @@ def refuse_lost_starts(sections: Sequence[Stage]) -> None:
 
 
 def enter(
-    stage: PlannedStage, before: PlannedStage | None, engine: Engine, student: Student, *, seed: int, read: Read
-) -> None:
-    """Called once per stage, by all ranks, before its first step; never again when the run is resumed inside it."""
+    stage: PlannedStage, before: PlannedStage | None, engine: Engine, student: Student, *, seed: int, read: Read,
+    anew: Callable[[], None] | None = None,
+) -> None:  # fmt: skip
+    """Called once per stage, by all ranks, before its first step; never again when the run is resumed inside it.
+
+    `anew`: what else begins afresh in every stage but the first.
+    """
+    if before is not None and anew is not None:
+        anew()
     source = stage.section.start_from
     if stage.remark:
         say.warning(stage.remark)

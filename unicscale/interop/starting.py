@@ -190,3 +190,8 @@ def dinov3_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "cls_token" not in renamed:
         raise KeyError("cls_token")
     return renamed
+
+
+def weights_at(path: str) -> dict[str, Tensor]:
+    """The parameters a stage may start from: a run's, a checkpoint's, an export's, or an official UNIC file's."""
+    return {name: value.detach() for name, value in read(path).student.state_dict().items()}

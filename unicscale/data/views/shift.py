@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,20 @@ from unicscale import rng
 
 MARGIN = 1  # patches on every side: at a deviation of 0.5 three draws in a thousand would go further
 STUDENT = ""  # no teacher has this name
+
+
+def room(deviation: float, patch: int) -> int:
+    """Pixels that images must have beyond what a model sees, for windows to move in."""
+    return 2 * MARGIN * patch if deviation else 0
+
+
+def shown(images: Tensor, deviation: float, patch: int, draws: dict[str, Any]) -> tuple[Tensor | Windows, Tensor]:
+    """What teachers and student see: the same, or windows that move for each of them; `draws` hears where they meet."""
+    if not deviation:
+        return images, images
+    windows = Windows(images, deviation, patch, draws["key"], draws["index"])
+    draws["both"] = windows.both  # filled as the teachers' maps are brought to the student's
+    return windows, windows.of(STUDENT)
 
 
 class Windows:
