@@ -47,7 +47,8 @@ class File(Teacher):
     licence = "as its author states it"
 
     def spec(self, options: Options) -> TeacherSpec:
-        return _measured(options).spec(options.mean, options.std, options.licence)
+        measured = _measured(options)  # pyright: ignore[reportArgumentType]  frozen options have a hash
+        return measured.spec(options.mean, options.std, options.licence)
 
     def build(self, options: Options) -> Any:
         import torch

@@ -95,7 +95,7 @@ def configuration(held: dict[str, Any]) -> Any:
 def tower(whole: Any) -> Any:
     """The configuration of the image encoder inside: of a CLIP, a language model with eyes, a head on a backbone."""
     for key in ("vision_config", "backbone_config", "image_config"):
-        inside = getattr(whole, key, None)
+        inside: Any = getattr(whole, key, None)
         # SAM 2 and 3 have a backbone inside of their encoder, and are meant as a whole
         if getattr(inside, "model_type", None) and not str(whole.model_type).endswith("_vision_model"):
             inside.dtype = None

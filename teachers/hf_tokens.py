@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unicscale.contracts import Features
 
@@ -22,8 +22,9 @@ def tokens(module: Any, forward: Callable[..., Any], images: Tensor) -> Features
     dense = getattr(said, "features", None)  # RADIO's names
     if isinstance(dense, Tensor) and isinstance(getattr(said, "summary", None), Tensor):
         return Features(said.summary, dense)
-    maps = getattr(said, "feature_maps", None)
-    last = said.last_hidden_state if getattr(said, "last_hidden_state", None) is not None else maps[-1]
+    last = getattr(said, "last_hidden_state", None)
+    if last is None:
+        last = said.feature_maps[-1]
     pooled = getattr(said, "pooler_output", None)
     if getattr(said, "cls_token_value", None) is not None:  # CvT's, beside its map
         pooled = said.cls_token_value[:, 0]
@@ -38,7 +39,7 @@ def tokens(module: Any, forward: Callable[..., Any], images: Tensor) -> Features
     return Features(last[:, 0] if first else pooled, last[:, first + others :])
 
 
-def prefix_of(module: nn.Module) -> tuple[int, int]:
+def prefix_of(module: Any) -> tuple[int, int]:
     """How many CLS tokens stand before the patches, and how many registers and the like behind them."""
     counts = [0, 0]
     if module.config.model_type == "dinov3_convnext":  # its pooled vector stands where others have a CLS

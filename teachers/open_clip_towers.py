@@ -29,8 +29,9 @@ class Towers(nn.Module):
     def forward(self, images: Tensor) -> Features:
         visual = self.visual
         if isinstance(visual, TimmModel):
-            final, patches, _ = features(visual.trunk, WANTED, images)
-            return Features(visual.head(visual.trunk.forward_head(final)), patches)
+            trunk: Any = visual.trunk
+            final, patches, _ = features(trunk, WANTED, images)
+            return Features(visual.head(trunk.forward_head(final)), patches)
         # a norm that belongs to the pooled token has another width, or was never trained on patches
         own_norm = getattr(visual, "attn_pool", None) is not None or getattr(visual, "final_ln_after_pool", False)
         said = visual.forward_intermediates(images, indices=1, normalize_intermediates=not own_norm)

@@ -27,6 +27,12 @@ class Features(NamedTuple):
         return Features(*(None if tokens is None else act(tokens) for tokens in self))
 
 
+def there(tokens: Tensor | None) -> Tensor:
+    """Tokens whose kind the model has: whoever asks has refused the models that lack it."""
+    assert tokens is not None
+    return tokens
+
+
 class Widths(NamedTuple):
     """How wide an encoder's tokens are; None for a kind that it does not have."""
 

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from unicscale import interop, report
-from unicscale.contracts import Features
+from unicscale.contracts import Features, there
 from unicscale.data import scenes
 from unicscale.data.stream.workers import cores
 from unicscale.evaluate.metrics.depth import linear_rmse
@@ -179,15 +179,15 @@ def see(model: Model, drawn: scenes.Scenes, batch: int = 64) -> Labelled:
 
 
 def _knn(bank: Labelled, test: Labelled) -> float:
-    return knn_accuracy(bank.features.summary, bank.shape, test.features.summary, test.shape)
+    return knn_accuracy(there(bank.features.summary), bank.shape, there(test.features.summary), test.shape)
 
 
 def _linear(bank: Labelled, labels: Tensor, test: Labelled, truth: Tensor) -> float:
-    return linear_accuracy(bank.features.summary, labels, test.features.summary, truth, C=1.0)
+    return linear_accuracy(there(bank.features.summary), labels, there(test.features.summary), truth, C=1.0)
 
 
 def _miou(bank: Labelled, test: Labelled, schedule: Schedule) -> float:
-    patches = (bank.features.patches, bank.mask, test.features.patches, test.mask)
+    patches = (there(bank.features.patches), bank.mask, there(test.features.patches), test.mask)
     return linear_miou(*patches, classes=1 + len(scenes.SHAPES), schedule=schedule)
 
 

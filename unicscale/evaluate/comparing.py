@@ -139,7 +139,8 @@ def _pair(one: str, two: str, seen: Mapping[str, tuple[Tensor, Tensor | None]]) 
 
 def table(found: Comparison) -> str:
     """As text, and what it comes to."""
-    rows = [("TEACHER", "SUMMARY", "PATCHES", "STRIDE", "PIXELS", "M PARAMETERS", "IMAGES/S", "RANK", "PATCH RANK")]
+    head = "TEACHER", "SUMMARY", "PATCHES", "STRIDE", "PIXELS", "M PARAMETERS", "IMAGES/S", "RANK", "PATCH RANK"
+    rows: list[tuple[str, ...]] = [head]
     for one in found.met:
         ranks = f"{one.rank:.0f}", "-" if one.patch_rank is None else f"{one.patch_rank:.0f}"
         widths = (str(width or "-") for width in (one.summary, one.patches))

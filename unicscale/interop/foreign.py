@@ -63,7 +63,8 @@ def _timm(path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Sa
     heads = (config.get("model_args") or {}).get("num_heads")
     if heads is None:  # the architecture's own
         with torch.device("meta"):
-            heads = timm.create_model(str(config["architecture"]), pretrained=False).blocks[0].attn.num_heads
+            model: Any = timm.create_model(str(config["architecture"]), pretrained=False)
+        heads = model.blocks[0].attn.num_heads
     mean, std = _colour(said.get("mean"), IMAGENET_MEAN), _colour(said.get("std"), IMAGENET_STD)
     return timm_names(state), int(heads), mean, std
 

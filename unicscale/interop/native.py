@@ -207,7 +207,7 @@ def _refuse_another_depth(shapes: Mapping[str, Tensor], section: sections.Studen
 
 def _size(weights: Mapping[str, Tensor], section: sections.Student) -> int:
     patch = section.known_patch or weights["trunk.patch_embed.proj.weight"].shape[-1]
-    trunk = build_trunk(section, patch)  # a grid of one, to see how many positions are no patch's
+    trunk: Any = build_trunk(section, patch)  # a grid of one, to see how many positions are no patch's
     others = trunk.pos_embed.shape[1] - 1
     return math.isqrt(weights["trunk.pos_embed"].shape[1] - others) * patch
 

@@ -51,8 +51,9 @@ def _compared(key: str, values: dict[str, Any]) -> Any:
     if key not in values and _free(key):
         return ...
     value = values.get(key)
-    is_path = isinstance(value, str) and any(fnmatchcase(key, pattern) for pattern in PATHS)
-    return PurePath(value).name if is_path else value
+    if isinstance(value, str) and any(fnmatchcase(key, pattern) for pattern in PATHS):
+        return PurePath(value).name
+    return value
 
 
 def _free(key: str) -> bool:

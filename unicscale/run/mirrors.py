@@ -105,6 +105,7 @@ class WandbMirror:
         import wandb
 
         self.tracked = run
+        assert section.mode != "off"  # whose mirror is none
         mode = section.mode
         if mode == "auto":
             mode = "online" if wandb.api.api_key else "offline"

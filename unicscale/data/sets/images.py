@@ -16,17 +16,12 @@ from unicscale.recipe.sections.data import READERS
 
 
 class Images(Protocol):
-    """A numbered set of images; `image` may be called from several threads. Made of a path and the largest side."""
+    """A numbered set of images; `image` may be called from several threads."""
 
     path: str
     reader: str  # the name of the reader, as in a recipe
     labels: np.ndarray | None  # (n,) int64, where the set has them
     classes: list[str]  # their names, where the set has them
-
-    @classmethod
-    def refuses(cls, path: str, resize: str) -> str:
-        """Why it does not read this path, or not this way, and the way out; empty where it does."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -44,6 +39,15 @@ class Images(Protocol):
 
     def close(self) -> None:
         """Let go of the file."""
+        ...
+
+
+class Reader(Images, Protocol):
+    """Images that lie at a path, made of it and of the largest side: what `data.reader` names."""
+
+    @classmethod
+    def refuses(cls, path: str, resize: str) -> str:
+        """Why it does not read this path, or not this way, and the way out; empty where it does."""
         ...
 
 

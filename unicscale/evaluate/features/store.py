@@ -95,7 +95,7 @@ class Filling:
             array = values.cpu().contiguous().numpy()
             _write_at(
                 self._file,
-                memoryview(array).cast("B") if array.nbytes else b"",
+                memoryview(array.data).cast("B") if array.nbytes else b"",
                 self._at[name] + first * _row(shape, dtype),
             )
 

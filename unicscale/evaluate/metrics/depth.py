@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, there
 from unicscale.errors import DataError
 from unicscale.evaluate.metrics.checks import check_features
 from unicscale.evaluate.metrics.probe import DenseLinear, Schedule, as_map, draws, fit
@@ -29,8 +29,8 @@ class DepthHead(nn.Module):
         self.register_buffer("centres", (edges[1:] + edges[:-1]) / 2)
 
     def forward(self, features: Features) -> Tensor:  # (B, 4h, 4w)
-        patches = as_map(features.patches.float())
-        summary = features.summary.float()[:, :, None, None].expand(-1, -1, *patches.shape[2:])
+        patches = as_map(there(features.patches).float())
+        summary = there(features.summary).float()[:, :, None, None].expand(-1, -1, *patches.shape[2:])
         # a linear layer commutes with bilinear weights, which sum to one: 16 times less to multiply before upsampling
         logits = self.linear(torch.cat([patches, summary], dim=1))
         # bins innermost: a CPU upsamples and normalises neighbouring numbers six times as fast
@@ -95,21 +95,21 @@ def linear_errors(
     seed: int,
 ) -> list[dict[str, float]]:
     """The errors image by image, so that test sets can be resampled."""
-    check_features("depth train", train.patches)
-    check_features("depth test", test.patches, width=train.patches.shape[-1])
-    check_depth("depth train", train_depth, len(train.patches), high)
-    check_depth("depth test", test_depth, len(test.patches), high)
+    width = there(train.patches).shape[-1]
+    for name, features, depth in (("depth train", train, train_depth), ("depth test", test, test_depth)):
+        check_features(name, there(features.patches), width=width)
+        check_depth(name, depth, len(there(features.patches)), high)
 
     def batches() -> Iterator[tuple[Features, Tensor]]:
         for rows in draws(len(train_depth), schedule, seed):
-            yield Features(train.summary[rows], train.patches[rows]), train_depth[rows]
+            yield train.each(lambda tokens, rows=rows: tokens[rows]), train_depth[rows]
 
-    head = fit(DepthHead(train.patches.shape[-1], low, high), batches(), depth_loss, schedule)
+    head = fit(DepthHead(width, low, high), batches(), depth_loss, schedule)
     errors = []
     with torch.no_grad():
         for first in range(0, len(test_depth), TEST_BATCH):
             some = slice(first, first + TEST_BATCH)
-            predicted = head(Features(test.summary[some], test.patches[some]))
+            predicted = head(test.each(lambda tokens, some=some: tokens[some]))
             predicted = resize_depth(predicted, test_depth.shape[-2:])
             errors += [depth_errors(ours, theirs) for ours, theirs in zip(predicted, test_depth[some], strict=True)]
     return errors

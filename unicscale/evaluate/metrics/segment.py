@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, there
 from unicscale.errors import DataError
 from unicscale.evaluate.metrics.checks import check_features
 from unicscale.evaluate.metrics.probe import QUICK, DenseLinear, Schedule, as_map, draws, fit
@@ -24,7 +24,7 @@ class SegmentHead(nn.Module):
         self.linear = DenseLinear(width, classes)
 
     def forward(self, features: Features) -> Tensor:  # (B, classes, h, w)
-        return self.linear(as_map(features.patches.float()))
+        return self.linear(as_map(there(features.patches).float()))
 
 
 def segment_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _guarded(path: Path, read: Callable[[bytes], Any]) -> Any:
 def _bounded(data: bytes) -> None:
     """Refuse what would make the unpickler reserve memory for more than the file holds."""
     for number, (operation, argument, _) in enumerate(pickletools.genops(data)):  # lengths beyond the end raise here
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > number:
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:
             raise ValueError(f"it remembers object {argument} before there are so many")
 
 

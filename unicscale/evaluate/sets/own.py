@@ -87,7 +87,8 @@ def dense(kind: str, root: Path, split: str) -> Pairs:
     read = partial(mask, first=said.first, ignore=int(said.ignore))
     classes = len(said.classes) if isinstance(said.classes, list) else said.classes
     meaning = ("masks", said.first, said.ignore)
-    return Pairs(str(root), pairs, read, classes=classes or _largest(root, said) + 1, meaning=meaning)
+    classes = classes or _largest(root, said) + 1  # pyright: ignore[reportArgumentType]  frozen sections have a hash
+    return Pairs(str(root), pairs, read, classes=classes, meaning=meaning)
 
 
 def keyed(names: Sequence[str], labels: np.ndarray | None = None) -> np.ndarray:

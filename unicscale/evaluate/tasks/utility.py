@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, there
 from unicscale.evaluate.features.extract import summary_of
 from unicscale.evaluate.features.marks import sha_of
 from unicscale.evaluate.features.shelf import Shelf
@@ -26,7 +26,7 @@ from unicscale.evaluate.task import Task, Want, check_classes
 from unicscale.evaluate.tasks.classify import Logistic
 from unicscale.evaluate.tasks.dense import Dense, Segment
 from unicscale.evaluate.tasks.windows import Kind, Stream, rounded
-from unicscale.evaluate.terms import Labelled, Settings, Subject
+from unicscale.evaluate.terms import Settings, Subject
 
 AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 CROPS = PAPER._replace(steps=256)  # whose patches say what the principal components of a dense set are
@@ -94,14 +94,14 @@ class WhitenSummaries(Whiten):
     def lessened(self, subject: Subject, shelf: Shelf) -> Iterator[tuple[str, Score]]:
         train, test = (shelf.features(subject, "imagenet", split) for split in ("train", "test"))
         check_classes("imagenet", train, test)
-        assert isinstance(self.probe, Logistic)
+        assert not isinstance(self.probe, Dense)
         yield "all", next(self.probe.measure(train, test, shelf.settings, shelf.device))
         held = Whitening(train.features.shape[1])
         for rows in train.features.split(65_536):
             held.add(rows)
         for count, project in held.projections():
-            some: list[Labelled] = [one._replace(features=project(one.features)) for one in (train, test)]
-            yield str(count), next(self.probe.measure(*some, shelf.settings, shelf.device))
+            bank, queries = (one._replace(features=project(one.features)) for one in (train, test))
+            yield str(count), next(self.probe.measure(bank, queries, shelf.settings, shelf.device))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class WhitenPatches(Whiten):
         schedule = CROPS._replace(steps=min(CROPS.steps, shelf.settings.dense_steps))
         held: Whitening | None = None
         for features, _ in Stream(subject, shelf, pairs, Kind(pairs.read, lambda path, target: None), size)(schedule):
-            patches = features.patches.flatten(0, 1)
+            patches = there(features.patches).flatten(0, 1)
             held = held or Whitening(patches.shape[1])
             held.add(patches)
         assert held is not None

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unicscale.contracts import Features
+from unicscale.contracts import Features, there
 from unicscale.data.sets.decode import Undecodable, decode
 from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
@@ -110,7 +110,7 @@ def encode(subject: Subject, shelf: Shelf, pixels: Tensor) -> Features:
 
 def width_of(subject: Subject, shelf: Shelf, size: int) -> int:
     """Of its patch tokens."""
-    return encode(subject, shelf, torch.zeros(1, 3, size, size, dtype=torch.uint8)).patches.shape[-1]
+    return there(encode(subject, shelf, torch.zeros(1, 3, size, size, dtype=torch.uint8)).patches).shape[-1]
 
 
 @torch.no_grad()

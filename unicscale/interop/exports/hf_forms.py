@@ -143,7 +143,9 @@ def _convnext(trunk: MapTrunk) -> Form:
     arch = trunk.wish.arch
     if not isinstance(model, ConvNeXt):
         raise _refused(arch, "is no model of its")
-    blocks = [block for stage in model.stages for block in stage.blocks]
+    stages: list[Any] = [*model.stages]
+    stem: Any = model.stem
+    blocks = [block for stage in stages for block in stage.blocks]
     state = trunk.state_dict()
     first = blocks[0]
     responds = isinstance(first.mlp, GlobalResponseNormMlp)  # ConvNeXt V2
@@ -157,7 +159,7 @@ def _convnext(trunk: MapTrunk) -> Form:
         "has a norm before its pooling": not isinstance(model.norm_pre, nn.Identity),
         "scales its blocks otherwise": any((b.gamma is None) != responds for b in blocks),
         "projects what passes its blocks by": any(not isinstance(b.shortcut, nn.Identity) for b in blocks),
-        "has another stem": len(model.stem) != 2 or model.stem[0].kernel_size != model.stem[0].stride,
+        "has another stem": len(stem) != 2 or stem[0].kernel_size != stem[0].stride,
         f"is read on a grid of {trunk.patch} pixels, which is not its last map's": trunk.patch
         != model.feature_info[-1]["reduction"],
     }
@@ -172,9 +174,9 @@ def _convnext(trunk: MapTrunk) -> Form:
             tensor = tensor.flatten(1) if name.endswith("weight") else tensor  # a convolution of one pixel is a matrix
         tensors[name] = tensor.view(1, 1, 1, -1) if ".grn." in name else tensor
     config = {
-        "model_type": "convnextv2" if responds else "convnext", "depths": [len(stage.blocks) for stage in model.stages],
-        "hidden_sizes": [stage.blocks[0].conv_dw.out_channels for stage in model.stages], "num_channels": 3,
-        "num_stages": len(model.stages), "patch_size": model.stem[0].stride[0], "hidden_act": "gelu",
+        "model_type": "convnextv2" if responds else "convnext", "depths": [len(stage.blocks) for stage in stages],
+        "hidden_sizes": [stage.blocks[0].conv_dw.out_channels for stage in stages], "num_channels": 3,
+        "num_stages": len(stages), "patch_size": stem[0].stride[0], "hidden_act": "gelu",
         "layer_norm_eps": 1e-6, "drop_path_rate": 0.0, "image_size": trunk.grid[0] * trunk.patch,
     }  # fmt: skip
     lines = "summary, patches = said.pooler_output, said.last_hidden_state.flatten(2).mT\n"

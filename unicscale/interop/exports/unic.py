@@ -72,7 +72,8 @@ def chunked(name: str) -> str:
 def ladder(opened: Opened, target: str) -> dict[str, Tensor]:
     """The ladder's layers under the numbers that they have in a Sequential."""
     projector = opened.student.projector
-    if not isinstance(projector, Ladder) or any("tokens" in rung.kinds for rung in projector.rungs.values()):
+    rungs: list[Any] = [*projector.rungs.values()] if projector else []
+    if not isinstance(projector, Ladder) or any("tokens" in rung.kinds for rung in rungs):
         raise CheckpointError(
             f"--to {target}: the authors' layout has a ladder with perceptrons of their own for CLS and patches, and "
             "nothing else.\n  --to safetensors holds these projectors; without --with-projectors the encoder goes."

@@ -20,7 +20,8 @@ class NoProjector(Projector):
     ) -> None:
         super().__init__()
         width = widths[-1]
-        if unlike := [f"{n} {w}" for n, wide in teachers.items() for w in sorted({*wide} - {None, width})]:
+        others = {name: {w for w in wide if w is not None} - {width} for name, wide in teachers.items()}
+        if unlike := [f"{name} {w}" for name, wide in others.items() for w in sorted(wide)]:
             raise RecipeError(
                 f"projector.kind: none, and the student is {width} wide where its teachers are not: "
                 f"{', '.join(unlike)}.\n"

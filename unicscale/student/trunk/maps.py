@@ -34,6 +34,7 @@ class MapTrunk(Trunk):
     def __init__(self, section: Student, model: nn.Module, wish: Wish, form: Form, size: int, patch: int) -> None:
         super().__init__()
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
+        self.model: Any
         object.__setattr__(self, "model", model)  # no child: it would give every parameter a second name
         self.section, self.wish, self.form, self._size = section, wish, form, size
         self.widths, self.prefix = form.widths, form.prefix

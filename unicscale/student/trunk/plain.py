@@ -94,6 +94,6 @@ class PlainViT(Trunk):
 
     def set_draws(self, key: tuple[int, int], index: Tensor) -> None:
         """What the next training forward drops: a function of (seed, step), sample (B,) and block."""
-        paths = [path for block in self.blocks for path in (block.drop_path1, block.drop_path2)]
+        paths: list[Any] = [path for block in self.blocks for path in (block.drop_path1, block.drop_path2)]
         rates = torch.arange(self.depth, device=index.device).double() * self.drop_path_step
         draw(paths, rates.repeat_interleave(2), key, index)

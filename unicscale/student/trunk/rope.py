@@ -33,7 +33,7 @@ class RopeViT(PlainViT):
 
     def at(self, size: int) -> PlainViT:
         """As a plain ViT; timm starts a table of that size."""
-        twin = super().at(size)
+        twin: Any = super().at(size)
         twin.wish = replace(self.wish, arguments=self.wish.arguments | {"img_size": size})
         return twin
 
