@@ -7,6 +7,7 @@ from typing import Any
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from unicscale_teachers.clip_towers import plain_attention
 from unicscale_teachers.timm_tokens import Wanted, features
 
 from unicscale.contracts import Features
@@ -25,6 +26,7 @@ class Towers(nn.Module):
             self.proj, visual.proj = visual.proj, None
         if isinstance(visual, VisionTransformer):
             visual.output_tokens = False
+            plain_attention(visual)
 
     def forward(self, images: Tensor) -> Features:
         visual = self.visual

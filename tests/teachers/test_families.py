@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.errors import RecipeError, TeacherError
+from unicscale.teacher.finding import find
 from unicscale.teacher.frozen import open_teacher
 
 NUMBERS = {"embed_dim": 48, "depth": 2, "num_heads": 2}
@@ -129,3 +130,25 @@ def test_dimensions_stated_by_hand_are_those_of_timms_models() -> None:
             step = max(info["reduction"] for info in module.feature_info)
             assert (spec.dim, spec.patch) == (module.num_features, step)
             assert (spec.size, spec.mean, spec.std) == (config.input_size[1], config.mean, config.std)
+
+
+@pytest.mark.parametrize("plugin", ["metaclip", "clip"])
+def test_a_compiled_clip_block_has_no_batched_products_but_those_of_attention(plugin: str) -> None:
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._inductor.decomposition import select_decomp_table
+
+    seen: list[str] = []
+
+    def look(graph: Any, inputs: Any) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph.forward)
+
+    block = open_teacher(plugin, "random", find(plugin).small).module.visual.transformer.resblocks[0]
+    backend = aot_autograd(fw_compiler=look, decompositions=select_decomp_table())
+    compiled = torch.compile(block, fullgraph=True, backend=backend)
+    x = torch.randn(2, 17, len(block.ln_1.weight))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), block(x))
+    assert "aten.mm.default" in seen or "aten.addmm.default" in seen
+    assert not [name for name in seen if "bmm" in name]

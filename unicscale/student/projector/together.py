@@ -184,10 +184,10 @@ def _backward(
     del after
     below = gradient.mm(torch.cat([*layers.second], dim=1).to(dtype))  # (rows, S)
     torch.ops.aten.gelu_backward.grad_input(below, before, grad_input=below)
-    biases = below.sum(0, dtype=layers.first_bias[0].dtype)
+    biases = below.sum(0).to(layers.first_bias[0].dtype)
     first_bias = biases.split([end - start for start, end in pairwise(form.ends)])
     # a row each: of a tensor that they shared, every parameter would make its own copy
-    second_bias = gradient.sum(0, dtype=layers.second_bias[0].dtype).expand(count, -1).contiguous().unbind()
+    second_bias = gradient.sum(0).to(layers.second_bias[0].dtype).expand(count, -1).contiguous().unbind()
     first: list[Tensor] = []
     for number, run in enumerate(form.runs):
         part = _by_block(form, run, below)  # (n, rows, h)
