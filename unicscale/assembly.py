@@ -117,6 +117,7 @@ def assemble(
         engine_section=recipe.engine,
         world=world,
     )
+    teachers.remember(recipe.engine, run.root)
     sources = [source.teachers if isinstance(source, Source) else None for source in recipe.data.train]
     balance = build_balance(recipe.loss.balance, list(recipe.teachers), sources).to(world.device)
     parameters = [name for name, _ in student.named_parameters()]

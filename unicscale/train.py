@@ -8,7 +8,7 @@ from typing import Any
 from unicscale.assembly import Parts, assemble, survey
 from unicscale.errors import BlewUp, DataError, ReachedLimit, StoppedOnRequest
 from unicscale.evaluate.during import during, refuse_unfit, score_of
-from unicscale.objective.loss import distil
+from unicscale.objective.loss import compared, distil
 from unicscale.ranks.device import keep_compiled
 from unicscale.ranks.failures import Streak, explained
 from unicscale.ranks.voice import close_voice, open_voice, say
@@ -51,7 +51,8 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
     """Batches in, checkpoints out."""
     recipe, plan, progress, world = parts.recipe, parts.plan, parts.progress, parts.world
     engine, teachers, log, saver = parts.engine, parts.teachers, parts.log, parts.saver
-    loss_of = recipe.loss_arguments()
+    loss_of = recipe.loss_arguments() | {"compare": compared(recipe.engine)}
+    late = recipe.compares_late
     streak = Streak(world.device, recipe.engine.dtype)
     last = min(plan.steps, max_steps or plan.steps)
     batches = parts.loader.start(progress, parts.side, max(0, last - progress.step))
@@ -66,10 +67,11 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
             draws = parts.draws(batch)
             to_teachers, to_student = parts.shown(batch, draws)
             phase("teachers")
-            targets = teachers(to_teachers, key=draws["key"], observe=plan.momentum(progress.step) > 0)
+            targets = teachers(to_teachers, key=draws["key"], observe=plan.momentum(progress.step) > 0, late=late)
             phase("student")
             guess = engine.student(to_student)
-            known = {"balance": parts.balance, "spread": teachers.spread(), "world": world}
+            scales = teachers.scales() if late else None
+            known = {"balance": parts.balance, "spread": teachers.spread(), "scales": scales, "world": world}
             loss = distil(guess.answers, targets, **known, **loss_of, **draws)
             phase("backward")
             engine.backward(loss.sum, last=final)

@@ -18,7 +18,8 @@ TOLERANCE = {
 }
 QUICK = {
     1: [Case(kind, *rest) for kind in ENGINES for rest in (("fp32", "none", 1), ("bf16", "full", 2))],
-    2: [Case(kind, *rest) for kind in ENGINES for rest in (("fp32", "full", 2), ("bf16", "ladder", 1))],
+    2: [Case(kind, *rest) for kind in ENGINES for rest in (("fp32", "full", 2), ("bf16", "ladder", 1))]
+    + [Case("fsdp2", accumulation=2, options=(("reshard", False),))],
     4: [Case("fsdp2"), Case("zero3"), Case("fsdp2", options=(("replicate", 2),))],
 }
 GRID = [

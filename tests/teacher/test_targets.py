@@ -214,3 +214,16 @@ def test_sharded_and_whole_teachers_give_every_rank_the_same_tokens(tmp_path: Pa
 @pytest.mark.slow
 def test_teachers_sliced_by_zero3_give_every_rank_the_same_tokens(tmp_path: Path) -> None:
     assert_two_ranks_say_what_one_process_says(("zero3",), tmp_path)
+
+
+def test_targets_that_the_loss_will_standardise_come_as_the_teacher_said_them_and_are_observed_alike() -> None:
+    early, late = teachers({"a": section(dtype="bf16")}), teachers({"a": section(dtype="bf16")})
+    for seed in range(2):
+        images = pixels() ^ seed
+        ready, raw, scales = early(images)["a"], late(images, late=True)["a"], late.scales()["a"]
+        assert raw.patches.dtype == torch.bfloat16 and ready.patches.dtype == torch.float32
+        assert not raw.patches.is_inference() and not raw.patches.requires_grad
+        assert all(torch.equal(scale(r), t) for scale, r, t in zip(scales, raw, ready, strict=True))
+        early.update(0.5)
+        late.update(0.5)
+        assert all(torch.equal(early.state_dict()[name], one) for name, one in late.state_dict().items())

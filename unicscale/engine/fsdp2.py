@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -67,7 +68,7 @@ class Fsdp2Engine(BaseEngine):
         self.weights = {name: piece_of(p) for name, p in self.parameters.items()}
 
     def _close(self) -> None:
-        del self.student, self.weights, self.running, self.parameters, self.update
+        del self.student, self.weights, self.running, self.parameters, self.update, self.whole
 
     def _remember(self, moments: Pieces) -> None:
         self.update = Update(
@@ -75,14 +76,18 @@ class Fsdp2Engine(BaseEngine):
         )
 
     def _shard_student(self, student: Any, policy: MixedPrecisionPolicy) -> None:
+        self.whole: list[Any] = []  # what is gathered once a step: before it begins, while the teachers compute
+        self.begun = False  # FSDP2 opens its streams in its first forward
         if self._reshards(student):
             student.projector.fused = False  # it would reach into rungs that are not gathered
-            self._shard(student, units(student), True, policy)
-            return
-        # room for the whole ladder: gathered as one, it runs as one, with a tenth of the kernels
-        blocks: list[Any] = units(student.trunk)
-        self._shard(student, [*blocks, student.projector], False, policy)
-        blocks[-1].set_modules_to_forward_prefetch([student.projector])
+            parts: list[Any] = units(student)
+            self._shard(student, parts, True, policy)
+        else:  # room for the whole ladder: gathered as one, it runs as one, with a fifth of the kernels
+            parts = [*units(student.trunk), student.projector]
+            self._shard(student, parts, False, policy)
+            self.whole = [student, *parts]
+        for part, following in pairwise(parts):
+            part.set_modules_to_forward_prefetch([following])
 
     def _shard(self, module: nn.Module, parts: list[nn.Module], reshard: bool, policy: MixedPrecisionPolicy) -> None:
         for part in [*parts, module]:
@@ -103,12 +108,21 @@ class Fsdp2Engine(BaseEngine):
             module.register_forward_hook(forget_forward)
         return materialise(module, self.world.device, torch.nan)
 
+    def micro_steps(self) -> Iterator[bool]:
+        """What lies whole in a step is on its way before the student asks for it; the teachers come first."""
+        for last in super().micro_steps():
+            for part in self.whole if self.begun else []:
+                part.unshard(async_op=True)
+            yield last
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Until the last micro-batch gradients accumulate unreduced."""
         self.student.set_requires_gradient_sync(last)  # type: ignore[operator]
         self.judge.scaled(loss).backward()
         self.running.note()
+        self.begun = True
 
+    @torch.no_grad()  # or each of hundreds of rows would be noted for a backward
     def step(self, lr: float, weight: Tensor, *, trunk_rests: bool = False) -> Tensor:
         """FSDP2 averaged over ranks; rows without numbers have no part in it."""
         gradients = {n: self.parameters[n].grad.to_local().view(-1) for n in self.update.parts}  # type: ignore[union-attr]

@@ -35,6 +35,7 @@ class Cone(Standardizer):
 
     def _moments(self, x: Tensor) -> Moments:
         """The last channel is the squared angle, so that it travels and merges with the rest."""
+        x = precise(x)
         # while no direction is known there is none to measure against
         known = self.mean.square().sum() > 0
         squared = torch.where(known, angles(x, self.mean.expand_as(x)).square(), 0.0).to(x.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,25 @@ EPS = 1e-6
 DEAD = 1e-3  # of the channels' mean deviation: what varies less is scaled as if it varied so much, for it may wake up
 
 
+def spread(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of each channel (..., D); Welford's, so a large mean costs no digits."""
+    return torch.var_mean(precise(tokens), dim=0, correction=0)
+
+
 def floored(deviation: Tensor) -> Tensor:
     """Deviations of channels (D,), none of them next to nothing beside the others."""
     return torch.maximum(deviation, DEAD * deviation.mean())
+
+
+class Scale(NamedTuple):
+    """What standardises tokens, for whoever does it while it compares them."""
+
+    mean: Tensor  # (D,)
+    deviation: Tensor  # (D,), never 0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(..., D) in any dtype -> (..., D) at least in fp32."""
+        return (precise(tokens) - self.mean) / self.deviation
 
 
 class Standardizer(nn.Module):
@@ -26,6 +42,7 @@ class Standardizer(nn.Module):
 
     running_mean: Tensor  # (D,) fp32
     running_deviation: Tensor  # (D,) fp32
+    spread = staticmethod(spread)  # whoever compiles hands over the compiled one
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -57,7 +74,13 @@ class Standardizer(nn.Module):
 
     def normalise(self, tokens: Tensor) -> Tensor:
         """(..., D) in any dtype -> (..., D) fp32."""
-        return (precise(tokens) - self.mean) / (self.deviation + EPS)
+        return Scale(self.mean, self.deviation + EPS)(tokens)
+
+    def scale(self) -> Scale | None:
+        """What `normalise` would do as of now; None where that is more than a mean and a deviation, or nothing."""
+        if type(self).normalise is not Standardizer.normalise:
+            return None
+        return Scale(self.mean, self.deviation + EPS)
 
     def invert(self, standardised: Tensor) -> Tensor:
         """The tokens that `normalise` made these of."""
@@ -66,7 +89,7 @@ class Standardizer(nn.Module):
     @torch.no_grad()
     def observe(self, tokens: Tensor) -> None:
         """Add a micro-batch to this step's moments."""
-        here = self._moments(precise(tokens.detach().reshape(-1, self.dim)))
+        here = self._moments(tokens.detach().reshape(-1, self.dim))
         self._seen = here if self._seen is None else merge([self._seen, here])
 
     def update(self, momentum: float, world: World | None = None) -> None:
@@ -94,7 +117,7 @@ class Standardizer(nn.Module):
         return f"{dead} of {self.dim} channels hardly ever vary; they count little" if dead else ""
 
     def _moments(self, x: Tensor) -> Moments:
-        variance, mean = torch.var_mean(x, dim=0, correction=0)  # Welford's, so a large mean costs no digits
+        variance, mean = self.spread(x)
         count = torch.full((), float(len(x)), dtype=torch.float64, device=x.device)
         return Moments(count, mean.double(), variance.double() * len(x))
 

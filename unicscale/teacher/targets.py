@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from unicscale.errors import RecipeError, TeacherError
 from unicscale.objective import build_standardizer
 from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_grid
-from unicscale.objective.standardize import update
+from unicscale.objective.standardize import Scale, spread, update
+from unicscale.objective.terms import precise
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
@@ -27,6 +29,7 @@ from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of
 from unicscale.teacher.grid import Policy, drawn, every_size, input_size
 from unicscale.teacher.mosaic import Mosaic, mosaic_of, refuse_resizable
+from unicscale.teacher.remembered import Remembered
 
 LARGEST = 1e15  # of a token: its square is still a number in fp32
 
@@ -54,9 +57,9 @@ class Teachers:
         ).to(device)
         self._broken = {name: torch.zeros((), dtype=torch.bool, device=device) for name in frozen}
         self._remarked: set[str] = set()
-        sharded = any(is_sharded(p) for f in frozen.values() for p in f.parameters())
-        # sharded parameters are rebuilt in place around each forward, which inference tensors do not allow
-        self._without_graph = torch.no_grad if sharded else torch.inference_mode
+        self._sharded = any(is_sharded(p) for f in frozen.values() for p in f.parameters())
+        self._all_finite = all_finite
+        self.remembered: Remembered | None = None
 
     @classmethod
     def build(
@@ -71,10 +74,30 @@ class Teachers:
             placed[name] = _place(one, section, engine, engine_section, world)
         policies = {name: section.resolution for name, section in sections.items()}
         mosaics = {name for name, section in sections.items() if section.mosaic}
-        return cls(
+        teachers = cls(
             frozen, placed, policies, standardize, loss, student_patch, world.device, world,
             cones=loss.angles(sections), mosaics=mosaics,
         )  # fmt: skip
+        if engine_section.compile:
+            teachers.compile()
+        return teachers
+
+    def compile(self) -> None:
+        """What is measured of tokens, as a few kernels that read them once."""
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        self._all_finite = torch.compile(all_finite, fullgraph=True, dynamic=False)
+        compiled = torch.compile(spread, fullgraph=True, dynamic=False)
+        for statistics in self.statistics.values():
+            statistics.spread = compiled  # type: ignore[assignment]
+
+    def remember(self, section: EngineSection, folder: Path) -> None:
+        """Keep what teachers say, as far as the recipe wants it."""
+        if section.remember is not None and self._sharded:
+            raise RecipeError(
+                "engine.remember: ranks ask sharded teachers together, and each remembers other images.\n"
+                "  Set `shard: none` for every teacher, or leave engine.remember out."
+            )
+        self.remembered = Remembered.open(section, self.world or World(), folder)
 
     @staticmethod
     def survey(
@@ -97,16 +120,22 @@ class Teachers:
         return {name: describe(name, section).widths for name, section in sections.items()}
 
     def __call__(
-        self, images: Tensor | Windows, *, observe: bool = True, key: tuple[int, int] | None = None
+        self, images: Tensor | Windows, *, observe: bool = True, key: tuple[int, int] | None = None, late: bool = False
     ) -> dict[str, Features]:
         """Standardised targets of uint8 images (B, 3, H, W), or of windows; with `observe`, the statistics see them.
 
         On the student's grid, or on each teacher's own where `loss.grid` is `larger`. `key` is (seed, step): it draws a
-        size where a teacher has several.
+        size where a teacher has several. `late`: what has a scale is left for the loss to standardise, as it came.
         """
         size = images.size if isinstance(images, Windows) else images.shape[-1]
         grid = size // self.student_patch
         prepared: dict[Any, Tensor] = {}
+        scales = self.scales() if late else {}
+        # sharded parameters are rebuilt in place around each forward, which inference tensors do not allow; and what
+        # came out of inference mode has to be copied, for the loss saves its targets for backward
+        without_graph = torch.no_grad if late or self._sharded else torch.inference_mode
+        with without_graph():
+            known = self._remembered_of(images, size, key)
         targets: dict[str, Features] = {}
         for name, one in self.frozen.items():
             mosaic = mosaic_of(one.spec, grid) if name in self.mosaics else None
@@ -115,18 +144,19 @@ class Teachers:
             # on another grid a whole patch of the student's is none of the teacher's: it sees what the student sees
             moved = isinstance(images, Windows) and own == grid
             shown = images.of(name if moved else STUDENT) if isinstance(images, Windows) else images
-            raw = self._raw(name, shown, own * one.spec.patch if mosaic else side, {} if moved else prepared, mosaic)
-            # copied outside of inference mode: the loss saves its targets for backward
+            side = own * one.spec.patch if mosaic else side
+            with without_graph():
+                raw = known.get(name) or self._raw(name, shown, side, {} if moved else prepared, mosaic)
             tokens = {
-                kind: said.to(torch.float32, copy=True)
+                kind: said if late else said.to(torch.float32, copy=True)
                 for kind, said, wide in zip(Features._fields, raw, one.widths, strict=True)
                 if wide is not None and said is not None
             }
-            if "patches" in tokens and self.loss.grid == "student":
-                tokens["patches"] = on_grid(tokens["patches"], grid, self.loss.resize)
-            finite = torch.stack([(t.abs() < LARGEST).all() for t in tokens.values()]).all()
-            self._broken[name] |= ~finite
-            standardised = {kind: self._standardise(name, kind, t, observe) for kind, t in tokens.items()}
+            if "patches" in tokens and self.loss.grid == "student" and tokens["patches"].shape[1] != grid**2:
+                tokens["patches"] = on_grid(precise(tokens["patches"]), grid, self.loss.resize)
+            self._broken[name] |= ~self._all_finite([*tokens.values()])
+            kept = scales.get(name, Features(None, None))._asdict()
+            standardised = {kind: self._standardise(name, kind, t, observe, kept[kind]) for kind, t in tokens.items()}
             if isinstance(images, Windows) and moved and "patches" in standardised:
                 standardised["patches"] = images.meet(name, standardised["patches"])
             targets[name] = Features(standardised.get("summary"), standardised.get("patches"))
@@ -137,24 +167,47 @@ class Teachers:
     ) -> Features:
         """What one teacher says of these images at `side` pixels, each alone or several on a canvas."""
         spec = self.frozen[name].spec
-        with self._without_graph():
-            pixels = _pixels(images, spec, side, prepared)
-            if mosaic is None:
-                return self.placed[name](pixels)
-            patches = self.placed[name](mosaic.packed(pixels, spec.patch)).patches
-            assert patches is not None  # `refuse_unfit` has asked
-            return Features(None, mosaic.cut(patches, len(images)))
+        pixels = _pixels(images, spec, side, prepared)
+        if mosaic is None:
+            return self.placed[name](pixels)
+        patches = self.placed[name](mosaic.packed(pixels, spec.patch)).patches
+        assert patches is not None  # `refuse_unfit` has asked
+        return Features(None, mosaic.cut(patches, len(images)))
+
+    def _remembered_of(self, images: Tensor | Windows, size: int, key: tuple[int, int] | None) -> dict[str, Features]:
+        """What every teacher says, or said when it saw these images before; nothing where nothing is remembered."""
+        if self.remembered is None or isinstance(images, Windows):
+            return {}
+        sides = {
+            name: input_size(one.spec, drawn(self.policies[name], name, key), size, self.student_patch, name)
+            for name, one in self.frozen.items()
+        }
+
+        def ask(some: Tensor) -> list[Tensor]:
+            prepared: dict[Any, Tensor] = {}
+            said = (self._raw(name, some, side, prepared, None) for name, side in sides.items())
+            return [tokens for one in said for tokens in one if tokens is not None]
+
+        found = iter(self.remembered(images, ask, repr(sides)))
+        there = {n: [kind in one.spec.tokens for kind in Features._fields] for n, one in self.frozen.items()}
+        return {n: Features(*(next(found) if has else None for has in kinds)) for n, kinds in there.items()}
 
     def restart(self) -> None:
         """A stage at another resolution begins: what is known stays until its first batch has taken its place."""
         for standardizer in self.statistics.values():
             standardizer.restart()  # type: ignore[operator]
 
-    def _standardise(self, name: str, kind: str, tokens: Tensor, observe: bool) -> Tensor:
+    def _standardise(self, name: str, kind: str, tokens: Tensor, observe: bool, scale: Scale | None) -> Tensor:
         statistics: Any = self.statistics[f"{name}/{kind}"]
         if observe:
             statistics.observe(tokens)
-        return statistics.normalise(tokens)  # with what was known before this batch
+        return tokens if scale else statistics.normalise(tokens)  # with what was known before this batch
+
+    def scales(self) -> dict[str, Features]:
+        """What standardises each teacher's tokens, as known before this step; for a loss that gets them `late`."""
+        modules: dict[str, Any] = dict(self.statistics.items())
+        found = {name: module.scale() for name, module in modules.items()}
+        return {n: Features(*(found.get(f"{n}/{kind}") for kind in Features._fields)) for n in self.frozen}  # type: ignore[arg-type]
 
     def spread(self) -> dict[str, Tensor]:
         """Each teacher's dispersion of summaries, where the loss measures angles against it."""
@@ -176,6 +229,8 @@ class Teachers:
         """Once per optimiser step: merge what all ranks observed into the running statistics."""
         standardizers: list[Any] = list(self.statistics.values())
         update(standardizers, momentum, self.world)
+        if self.remembered is not None:
+            self.remembered.listen()
 
     def broken(self) -> dict[str, Tensor]:
         """Which teachers gave non-finite tokens since the run began; still on the device."""
@@ -188,6 +243,11 @@ class Teachers:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Strict."""
         self.statistics.load_state_dict(state)
+
+
+def all_finite(tokens: list[Tensor]) -> Tensor:
+    """Whether all of them are numbers, and not so large that statistics would break."""
+    return torch.stack([(t.abs() < LARGEST).all() for t in tokens]).all()
 
 
 def _place(one: Frozen, section: TeacherSection, engine: Engine, defaults: EngineSection, world: World) -> nn.Module:

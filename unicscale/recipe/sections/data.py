@@ -61,6 +61,11 @@ class Augment(Section):
     solarize_threshold: Unit = 0.5
     """Pixels at or above this brightness, from 0 to 1, are inverted."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether an image looks the same again, mirrored at most: nothing is drawn that has more than two values."""
+        return self.scale == self.ratio == (1, 1) and not (self.jitter or self.grey or self.blur or self.solarize)
+
     @model_validator(mode="after")
     def _ranges_rise(self) -> Augment:
         for name in ("scale", "ratio", "blur_sigma"):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unicscale.recipe.sections.base import BelowOne, Count, NonNegative, OneOf, Positive, Section
+from unicscale.recipe.sections.base import BelowOne, Count, NonNegative, OneOf, Positive, Section, unless
 
 # a new engine is a file and a line here
 ENGINES = {
@@ -71,6 +71,8 @@ class EngineSection(Section):
     """The largest allowed norm of the whole gradient; null: no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of an exponential average of the weights, which evaluation and export then use; null: no average."""
+    remember: Annotated[Positive | None, unless(None)] = None
+    """On CPUs: GiB of each host's disk for what teachers said of images that come again alike; null: nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU, where there is one; or say `cpu` or `cuda`."""
     deterministic: bool = False

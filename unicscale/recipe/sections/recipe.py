@@ -83,6 +83,7 @@ class Recipe(Section):
         self._relations_are_of_whole_batches()
         self._mosaics_are_cut_by_patches()
         self._windows_may_move()
+        self._views_come_again()
         return self
 
     def _sizes_fit(self) -> None:
@@ -188,6 +189,27 @@ class Recipe(Section):
         if not self.data.shift or smallest >= 4:
             return ""
         return f"data.shift moves windows by a patch, and a grid of {smallest} a side has too few: 4 are the least."
+
+    def _views_come_again(self) -> None:
+        if self.engine.remember is None:
+            return
+        for name, section in self.teachers.items():
+            if section.mosaic:
+                raise ValueError(
+                    f"engine.remember: teachers.{name}.mosaic shows it several images at once, which do not meet again."
+                )
+        if self.data.shift:
+            raise ValueError("engine.remember: data.shift moves every view: nothing would be found. Leave one out.")
+        if not self.data.augment.repeats:
+            raise ValueError(
+                "engine.remember: with data.augment as it is, no image looks the same twice: nothing would be found. "
+                "Leave it out; or set scale: [1, 1], ratio: [1, 1], and jitter, grey, blur and solarize to 0."
+            )
+
+    @property
+    def compares_late(self) -> bool:
+        """Whether the loss standardises what it compares, in one graph; relations and moved windows want it before."""
+        return self.engine.compile and self.loss.relation is None and not self.data.shift
 
     def loss_arguments(self) -> dict[str, Any]:
         """What `distil` takes beside balance, draws and statistics."""

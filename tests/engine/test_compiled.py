@@ -1,0 +1,99 @@
+"""What is compiled is compiled once: no graph breaks, and nothing new after a stage's first step and first look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from unicscale.engine import Engine, build_engine
+from unicscale.objective.loss import compared, distil
+from unicscale.ranks.world import World
+from unicscale.recipe import sections
+from unicscale.student.model import build_student
+from unicscale.teacher.targets import Teachers
+
+SHAPE = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 14, "img_size": 56, "ffn": "swiglu"}
+CLIP = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 14, "img_size": 28, "clip_embed_dim": 48}
+TEXT = {"context_length": 16, "vocab_size": 99, "width": 32, "heads": 2, "layers": 2}
+TEACHERS = {
+    "dinov2": sections.TeacherSection.model_validate({"plugin": "dinov2", "size": SHAPE, "weights": "random"}),
+    "metaclip": sections.TeacherSection.model_validate(
+        {"plugin": "metaclip", "size": {**CLIP, "text": TEXT}, "weights": "random"}
+    ),
+}
+
+
+@pytest.fixture
+def graphs() -> Iterator[Callable[[], int]]:
+    """How many have been made; Dynamo works as always, behind it nothing is generated."""
+    torch._dynamo.reset()
+    counters.clear()
+    with patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
+        yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+
+
+class Step:
+    """The loop's, at the least size that has all its parts."""
+
+    def __init__(self, fused: bool) -> None:
+        self.section = sections.EngineSection(dtype="bf16", compile=True, device="cpu")
+        student = sections.Student(arch="vit_large", patch=14, options={"embed_dim": 32, "depth": 4, "num_heads": 2})
+        built = build_student(student, sections.Ladder(), Teachers.widths_of(TEACHERS), 28)
+        built.projector.fused = fused  # type: ignore[union-attr]
+        made: dict[str, Any] = {"seed": 0, "world": World(), "micro_batches": 1, "size": 28}
+        self.engine: Engine = build_engine(self.section, built, **made)
+        placed: dict[str, Any] = {"engine": self.engine, "engine_section": self.section, "world": World()}
+        self.teachers = Teachers.build(TEACHERS, sections.Standardize(), student_patch=14, **placed)
+        self.compare = compared(self.section)
+
+    def __call__(self, number: int, size: int) -> None:
+        images, index = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8), torch.arange(4)
+        self.engine.student.set_draws((0, number), index)  # type: ignore[attr-defined]
+        targets, scales = self.teachers(images, late=True), self.teachers.scales()
+        answers = self.engine.student(images).answers
+        loss = distil(answers, targets, scales=scales, compare=self.compare, key=(0, number), index=index)
+        self.engine.backward(loss.sum, last=True)
+        self.engine.step(1e-4, loss.weight)
+        self.teachers.update(0.5)
+
+    def look(self, size: int) -> None:
+        """An evaluation."""
+        images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+        with torch.no_grad():
+            self.engine.student.eval()  # type: ignore[attr-defined]
+            self.engine.student(images)
+            self.teachers(images, observe=False)
+            self.engine.student.train()  # type: ignore[attr-defined]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_stage_is_compiled_in_its_first_step_and_its_first_evaluation(graphs: Callable[[], int], fused: bool) -> None:
+    torch.manual_seed(0)
+    step = Step(fused)
+    number = 0
+    for size in (28, 42):
+        if size == 42:
+            step.engine.resize_positions(42)
+        before = graphs()
+        step(number, size)
+        first = graphs()
+        # blocks: the student's and each teacher's; one per width of token for its statistics; one of each teacher's
+        # check of its numbers, and the loss; and where rungs run by themselves, the last one is wider than the others
+        assert first - before == 3 + 2 + 2 + 2 + 2 + 1 + (0 if fused else 2) - 0
+        step(number + 1, size)
+        assert graphs() == first, "nothing is compiled again"
+        step.look(size)
+        looked = graphs()
+        step(number + 2, size)
+        step.look(size)
+        assert graphs() == looked, "not after an evaluation either"
+        number += 3
+    assert not counters["graph_break"]
