@@ -3,7 +3,7 @@ PYTHON_ENV := .venv/bin
 # without it every process would compile torch again: three seconds each
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types audit docs faults fuzz bench clean
+.PHONY: help setup demo test check lint types audit docs faults fuzz bench bench-gpu clean
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
 	@echo "make test    the tests"
@@ -11,6 +11,7 @@ help:
 	@echo "make fuzz    ten minutes of hostile files and words at every door"
 	@echo "make docs    the documentation site, into site/index.html"
 	@echo "make faults  the table of faults (long)     make bench  the table of speeds (long)"
+	@echo "make bench-gpu   tests and speeds for which one GPU is needed (nine minutes)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
 setup:
@@ -46,7 +47,11 @@ SEED := 0
 fuzz: setup
 	$(PYTHON_ENV)/python -m tests.fuzz --minutes 10 --seed $(SEED) --out benchmarks/results/fuzz.json
 
-ROWS := step plan engines loader checkpoint evaluate teachers components resume dry_runs three_teachers
+# one GPU, nine minutes; `python benchmarks/gpu.py --device cpu` tries the script itself
+bench-gpu: setup
+	$(PYTHON_ENV)/python benchmarks/gpu.py
+
+ROWS := step plain plan engines loader checkpoint evaluate teachers components resume dry_runs three_teachers
 bench: setup
 	for row in $(ROWS); do $(PYTHON_ENV)/python benchmarks/$$row.py || exit 1; done
 
