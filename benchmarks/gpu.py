@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py [--minutes 9] [--device cuda] [--machine "one H200"]
 
-Random weights, pixels that already lie on the device, the loop of train.py. Between log steps any wait of the host for the
-device is an error. The ceiling is the best of a few large bf16 products in the same process. `--device cpu` tries the script
-itself: the same rows at a size that a host can take, whose numbers mean nothing.
+Random weights, pixels that already lie on the device, the loop of train.py. Between log steps any wait of the host for
+the device is an error. The ceiling is the best of a few large bf16 products in the same process. `--device cpu` tries
+the script itself: the same rows at a size that a host can take, whose numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from unicscale.contracts import Batch, Progress
 from unicscale.cost import costs
 from unicscale.cost.dry_run import Heard, Synthetic, Unsaved, shortened
 from unicscale.ranks.watchdog import Watchdog
-from unicscale.ranks.world import World, joined
+from unicscale.ranks.world import joined
 from unicscale.recipe import Recipe, load
 from unicscale.recipe.sections import Track
 from unicscale.run.launches import owned_run
@@ -133,7 +133,7 @@ def measured(recipe: Recipe, top: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The tests, the ceiling, the rows: each is written as it comes, so that a script that is cut off leaves something."""
+    """The tests, the ceiling, the rows: each is written as it comes, so that a cut-off script leaves something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")

@@ -30,8 +30,7 @@ class Counted:
         return torch.compile(function, backend=self._backend, fullgraph=True, dynamic=False)
 
     def _backend(self, graph: Any, inputs: Any) -> Any:
-        with patch.object(config, "cpu_backend", "triton"):  # its fusions are those of a GPU
-            return compile_fx(graph, inputs, inner_compile=self._count)
+        return compile_fx(graph, inputs, inner_compile=self._count)
 
     def _count(self, graph: Any, inputs: Any, **said: Any) -> Any:
         mode = detect_fake_mode(inputs) or FakeTensorMode(allow_non_fake_inputs=True)
@@ -44,7 +43,8 @@ class Counted:
         results.meta.setdefault("original_output_strides", strides)
         results.meta.setdefault("user_visible_output_idxs", [])
         lowering = GraphLowering(graph, fakes, shape_env=mode.shape_env)
-        with V.set_graph_handler(lowering), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
+        triton = patch.object(config, "cpu_backend", "triton")  # its fusions are those of a GPU
+        with triton, V.set_graph_handler(lowering), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
             lowering.run(*fakes)
             lowering._update_scheduler()
             kernels = [node for node in lowering.scheduler.nodes if not isinstance(node, NopKernelSchedulerNode)]
