@@ -94,7 +94,7 @@ class Remembered:
         places = [self.known.get(digest) if form else None for digest in digests]
         missing = [number for number, place in enumerate(places) if place is None]
         self.found, self.asked = self.found + len(images) - len(missing), self.asked + len(missing)
-        fresh = np.empty((0, 0), np.uint8)
+        fresh: np.ndarray | None = None
         if missing:
             said = ask(images[missing + [missing[-1]] * (-len(missing) % LOT)])
             if form is None:
@@ -104,7 +104,8 @@ class Remembered:
             self._keep([digests[number] for number in missing], fresh)
         assert form is not None
         rows = np.empty((len(images), form.ends[-1]), np.uint8)
-        rows[missing] = fresh
+        if fresh is not None:
+            rows[missing] = fresh
         for number, place in enumerate(places):
             if place is not None:
                 file, first = place
@@ -158,7 +159,7 @@ def _packed(said: list[Tensor], count: int) -> np.ndarray:
 def _unpacked(rows: Tensor, form: Form) -> list[Tensor]:
     parts = rows.split([end - start for start, end in zip(form.ends, form.ends[1:], strict=False)], dim=1)
     return [
-        part.contiguous().view(dtype).view(len(rows), *shape)
+        part.clone(memory_format=torch.contiguous_format).view(dtype).view(len(rows), *shape)
         for part, shape, dtype in zip(parts, form.shapes, form.dtypes, strict=True)
     ]
 
