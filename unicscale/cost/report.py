@@ -78,7 +78,7 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPU
     held = int(device * GIB) if device is not None and recipe.engine.device != "cpu" else None
     static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro_batches > 1)
     placement, beside = memory.teachers(shapes, recipe.teachers, recipe.engine, ranks, held)
-    can_fuse = hasattr(shapes.projector, "fused")  # on a device that gathers it as one
+    can_fuse = getattr(shapes.projector, "norms", None) is False  # a ladder, on a device that gathers it as one
     fused = can_fuse and held is not None and memory.gathers_all(shapes, recipe.engine, held)
     stages = []
     for stage in plan.stages:
