@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kit import places
 from tests.kit.programs import program
@@ -36,13 +37,23 @@ def section(plugin: str = "dino", **more: Any) -> TeacherSection:
     return TeacherSection.model_validate({"plugin": plugin, "size": TINY, "weights": "random", **more})
 
 
-def teachers(sections: dict[str, TeacherSection], world: World | None = None, kind: str = "plain") -> Teachers:
+def teachers(
+    sections: dict[str, TeacherSection],
+    world: World | None = None,
+    kind: str = "plain",
+    standardize: Standardize | None = None,
+) -> Teachers:
     world = world or World()
     engine_section = EngineSection(kind=kind, device="cpu")  # type: ignore[arg-type]
     student = build_student(STUDENT, Ladder(), {name: 32 for name in sections}, 32)
     engine = build_engine(engine_section, student, seed=0, world=world, micro_batches=1, size=32)
     return Teachers.build(
-        sections, Standardize(), student_patch=4, engine=engine, engine_section=engine_section, world=world
+        sections,
+        standardize or Standardize(),
+        student_patch=4,
+        engine=engine,
+        engine_section=engine_section,
+        world=world,
     )
 
 
@@ -227,3 +238,30 @@ def test_targets_that_the_loss_will_standardise_come_as_the_teacher_said_them_an
         early.update(0.5)
         late.update(0.5)
         assert all(torch.equal(early.state_dict()[name], one) for name, one in late.state_dict().items())
+
+
+class Doubles(TorchDispatchMode):
+    """Notes what computes in fp64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            self.seen.append(str(function))
+        return found
+
+
+def test_a_rotation_that_is_frozen_takes_no_more_products_in_double_precision() -> None:
+    found = teachers({"a": section()}, standardize=Standardize(kind="phi_s", freeze_after="1 steps"))
+    with Doubles() as counted:
+        found(pixels())
+        found.update(1.0)
+    assert counted.seen
+    found.update(0.0)
+    with Doubles() as counted:
+        found(pixels(), observe=False)
+        found.update(0.0)
+    assert not counted.seen
