@@ -85,9 +85,9 @@ def test_a_stage_is_compiled_in_its_first_step_and_its_first_evaluation(graphs: 
         before = graphs()
         step(number, size)
         first = graphs()
-        # blocks: the student's and each teacher's; one per width of token for its statistics; one of each teacher's
-        # check of its numbers, and the loss; and where rungs run by themselves, the last one is wider than the others
-        assert first - before == 3 + 2 + 2 + 2 + 2 + 1 + (0 if fused else 2) - 0
+        blocks = 2 + 1 + 1  # the student's first drops no path; one of each teacher
+        of_tokens = 4 + 2 + 1  # moments of each width and kind, whether each teacher's are numbers, the loss
+        assert first - before == blocks + of_tokens + (0 if fused else 2), "the last rung is wider than the others"
         step(number + 1, size)
         assert graphs() == first, "nothing is compiled again"
         step.look(size)
