@@ -119,3 +119,18 @@ def test_a_folder_of_another_kind_shows_the_layouts(tmp_path):
         suites.select(["own"], Settings(), tmp_path / "photos" / "a")
     with pytest.raises(RecipeError, match=r"of your own data: knn:FOLDER, linear:FOLDER"):
         suites.select(["segmnt:photos"], Settings(), tmp_path)
+
+
+def test_a_few_steps_with_a_higher_rate_find_what_the_papers_rate_does_not(student, tmp_path):
+    scenes(tmp_path / "street", "masks", range(24))
+    few = FAST | {"dense_steps": 30}
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "slow.json", **few)
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "fast.json", **few | {"dense_lr": 0.1})
+    slow, fast = (next(iter(scores(tmp_path / f"{n}.json")["segment:street/mIoU"].values())) for n in ("slow", "fast"))
+    assert fast["value"] > slow["value"] + 5
+    assert next((tmp_path / "fast").glob("*.json")).read_text().count('"lr": 0.1') == 1
+
+
+def test_a_result_from_before_the_rate_could_be_said_keeps_its_key():
+    assert "dense_lr" not in Settings().keyed
+    assert Settings(dense_lr=0.01).keyed["dense_lr"] == 0.01
