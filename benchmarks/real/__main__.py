@@ -79,8 +79,7 @@ def run(wanted: list[str], given: argparse.Namespace) -> None:
     table.measure_teachers(PLACE)
     for seed in given.seeds:
         for variant in wanted:
-            place = students.folder(PLACE, variant, seed)
-            table.measure(PLACE, place.name, str(place), [])
+            table.measure_student(PLACE, variant, seed)
     found = table.gathered(PLACE)
     for file in [PLACE / "table.json", *([given.write] if given.write else [])]:
         write_whole(file, json.dumps(found, indent=1) + "\n")

@@ -45,6 +45,7 @@ def write(packages: dict[str, Path], place: Path, depth: Path) -> None:
 
 def _play_all(package: Path, place: Path, kind: str, maps: tuple[str, ...]) -> None:
     sys.path.insert(0, str(package))
+    (package / "vizdoom" / "vizdoom").chmod(0o755)  # the game itself; zipfile keeps no permissions
     for name in maps:
         split = "val" if name in TEST else "train"
         count = PER_MAP["pictures" if kind == "pictures" else split]

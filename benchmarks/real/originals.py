@@ -21,7 +21,6 @@ DRAWINGS = "usr/share/openclipart/png"
 CLASSES = {
     "bird": ["animals/birds"],
     "fish": ["animals/fish"],
-    "insect": ["animals/insects"],
     "mammal": ["animals/mammals", "animals/marsupials"],
     "fruit": ["food/fruit"],
     "vegetable": ["food/vegetables", "food/nuts", "food/spices"],

@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
         return getattr(self, split)
 
 
-FASHION, SCENES = Sizes(2000, 2000), Sizes(1000, 400)
+FASHION, SCENES = Sizes(1000, 1000), Sizes(1000, 300)
 VIEWS = Sizes(4, 4)  # of each cut-out
 
 

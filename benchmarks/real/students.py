@@ -37,6 +37,12 @@ def folder(place: Path, variant: str, seed: int) -> Path:
     return place / "students" / f"{variant.replace(' ', '_')}-{seed}"
 
 
+def seeds(place: Path, variant: str) -> list[int]:
+    """Those of which there is a run folder."""
+    found = (path.name.rpartition("-") for path in (place / "students").glob("*-*") if path.is_dir())
+    return sorted(int(seed) for name, _, seed in found if name == variant.replace(" ", "_") and seed.isdigit())
+
+
 def recipe(place: Path, variant: str, seed: int) -> Path:
     """Its recipe, written out beside the students, so that anybody can read what was changed."""
     said = yaml.safe_load(RECIPE.read_text())

@@ -13,7 +13,7 @@ from benchmarks.real import students, teachers
 from unicscale.errors import UserError
 from unicscale.evaluate.results.gains import gain
 
-HEAD = ["--dense-steps", "300", "--dense-lr", "1e-2", "--dtype", "bf16"]
+HEAD = ["--dense-steps", "120", "--dense-lr", "1e-2", "--dtype", "bf16"]
 VIT, LITE0 = 112, 192  # pixels; the second has a stride of 32, and is asked for as many during distillation
 
 
@@ -44,24 +44,28 @@ class MeasureError(UserError):
     exit_code = 3
 
 
-def measure(place: Path, label: str, model: str, more: list[str], size: int = VIT) -> Path:
-    """The summary that `unicscale evaluate` writes; what is measured already is not measured again."""
-    out = place / "evaluation" / f"{label}.json"
+def measure(place: Path, label: str, model: str, out: Path, more: list[str], size: int = VIT) -> None:
+    """`unicscale evaluate`, whose summary is `out`; what is measured already is not measured again."""
     shown = ["--size", str(size), "--dense-size", str(size), *HEAD, "--cache", str(place / "features")]
     command = [sys.executable, "-m", "unicscale", "evaluate", f"{label}={model}", "--data", str(place / "sets")]
     done = subprocess.run([*command, "--suite", "own", "--out", str(out), *shown, *more])
     if done.returncode:
         raise MeasureError(f"{label} was not measured (exit code {done.returncode}); the command said why")
-    return out
+
+
+def measure_student(place: Path, variant: str, seed: int) -> None:
+    """In its run folder, where `unicscale report` looks."""
+    folder = students.folder(place, variant, seed)
+    measure(place, folder.name, str(folder), folder / "evaluation" / "own.json", [])
 
 
 def measure_teachers(place: Path) -> None:
     """Both, with the files that were converted."""
     files = place / "teachers"
     lite0 = ["--weights", f"timm={files / teachers.LITE0}", "--option", "timm.model=tf_efficientnet_lite0"]
-    measure(place, "lite0", "teacher:timm", lite0, LITE0)
+    measure(place, "lite0", "teacher:timm", place / "evaluation" / "lite0.json", lite0, LITE0)
     dinov2 = ["--weights", f"dinov2={files / teachers.DINOV2}", "--option", "dinov2.size=small"]
-    measure(place, "dinov2", "teacher:dinov2", dinov2)
+    measure(place, "dinov2", "teacher:dinov2", place / "evaluation" / "dinov2.json", dinov2)
 
 
 def scores(file: Path) -> dict[str, dict[str, float]]:
@@ -77,8 +81,9 @@ def gathered(place: Path) -> dict[str, Any]:
         if (file := place / "evaluation" / f"{name}.json").is_file():
             found["teachers"][name] = scores(file)
     for variant in students.VARIANTS:
-        for file in sorted((place / "evaluation").glob(f"{variant.replace(' ', '_')}-*.json")):
-            found["students"].setdefault(variant, {})[file.stem.rpartition("-")[2]] = scores(file)
+        for seed in students.seeds(place, variant):
+            if (file := students.folder(place, variant, seed) / "evaluation" / "own.json").is_file():
+                found["students"].setdefault(variant, {})[str(seed)] = scores(file)
     return found
 
 
