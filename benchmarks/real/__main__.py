@@ -107,7 +107,12 @@ def prepare(held: dict[str, Path]) -> None:
 
 
 def report(wanted: list[str], seeds: list[int]) -> None:
-    """The page that `unicscale report` writes of the students, side by side."""
+    """Pictures of what the first student and its teachers see, and the page that shows them and all students."""
+    first = students.folder(PLACE, wanted[0], seeds[0])
+    if not (first / "pictures").is_dir():
+        unseen = PLACE / "sets" / "scenes" / "images" / "val"
+        look = ["look", str(first), str(unseen), "--pool", "64", "--dtype", "bf16"]
+        subprocess.run([sys.executable, "-m", "unicscale", *look], check=False)
     runs = [str(students.folder(PLACE, variant, seed)) for variant in wanted for seed in seeds]
     subprocess.run([sys.executable, "-m", "unicscale", "report", *runs, "--out", str(PLACE / "report")], check=False)
 
