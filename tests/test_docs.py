@@ -16,8 +16,9 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # what a test cannot do here (start two hours of work, write to a cluster), and what it does instead; the demo, the
 # launchers and the sweeps have tests of their own that run them for real
 INSTEAD = {
-    r"make (demo|test|check|setup|docs|faults|bench)\b.*": "{match} -n",
+    r"make (demo|real|test|check|setup|docs|faults|bench)\b.*": "{match} -n",
     r"python benchmarks/\w+\.py .*": "{match} --help",
+    r"python -m benchmarks\.real\b.*": "python -m benchmarks.real --cost",
     r"source .*": None,
     r"(export|cd) .*": None,
     r"pip install .*": None,

@@ -119,3 +119,18 @@ def test_a_folder_of_another_kind_shows_the_layouts(tmp_path):
         suites.select(["own"], Settings(), tmp_path / "photos" / "a")
     with pytest.raises(RecipeError, match=r"of your own data: knn:FOLDER, linear:FOLDER"):
         suites.select(["segmnt:photos"], Settings(), tmp_path)
+
+
+def test_a_dense_head_learns_at_the_rate_that_was_said(student, tmp_path):
+    scenes(tmp_path / "street", "masks", range(24))
+    few = FAST | {"dense_steps": 30}
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "usual.json", **few)
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "still.json", **few | {"dense_lr": 1e-7})
+    usual, still = (scores(tmp_path / f"{n}.json")["segment:street/mIoU"]["student"] for n in ("usual", "still"))
+    assert usual["value"] > still["value"] + 20
+    assert '"lr": 1e-07' in next((tmp_path / "still").glob("*.json")).read_text()
+
+
+def test_a_result_from_before_the_rate_could_be_said_keeps_its_key():
+    assert "dense_lr" not in Settings().keyed
+    assert Settings(dense_lr=0.01).keyed["dense_lr"] == 0.01

@@ -86,6 +86,7 @@ def evaluate(
     size: Annotated[int | None, typer.Option(help="Pixels of classification; by default the model's own.")] = None,
     dense_size: Annotated[int, typer.Option(help="Pixels of segmentation and (at most 480) depth.")] = 512,
     dense_steps: Annotated[int, typer.Option(help="Steps of a dense head, 16 crops each.")] = 40_000,
+    dense_lr: Annotated[float, typer.Option(help="Its learning rate; fewer steps want a higher one.")] = 1e-3,
     epochs: Annotated[int, typer.Option(help="Of SGD on large sets.")] = 100,
     search: Annotated[str, typer.Option(help="Hyper-parameters: grid or optuna.")] = "grid",
     trials: Annotated[int, typer.Option(help="Of Optuna.")] = 40,
@@ -106,7 +107,7 @@ def evaluate(
 
     settings = settings_of(
         seed=seed, size=size, dtype=dtype, batch=batch, limit=limit, search=search, trials=trials, epochs=epochs,
-        dense_size=dense_size, dense_steps=dense_steps,
+        dense_size=dense_size, dense_steps=dense_steps, dense_lr=dense_lr,
     )  # fmt: skip
     if not data.is_dir():
         raise DataError(f"--data {data}: no such folder.")

@@ -9,6 +9,8 @@ import typer
 
 from unicscale.commands.evaluation import Device, Dtype, Options, Weights, joined_on, said_of_teachers, settings_of
 
+LR = 1e-2  # of a dense head, ten times that of a measurement: some hundred steps have to do
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the app."""
@@ -49,7 +51,7 @@ def look(
     from unicscale.run.status import open_existing
 
     root = Path(run) if out else open_existing(_run_of(run)).root
-    settings = settings_of(dense_size=dense_size, dense_steps=dense_steps, dtype=dtype)
+    settings = settings_of(dense_size=dense_size, dense_steps=dense_steps, dense_lr=LR, dtype=dtype)
     asked = Asked(run, images or [], count, pool, settings, said_of_teachers(weights, option), alone)
     with joined_on(device) as world:
         sheets = see(asked, world)

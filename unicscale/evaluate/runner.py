@@ -146,7 +146,7 @@ def key_of(subject: Subject, task: Task, shelf: Shelf) -> Key:
     for name, split in looks_at(subject, task):
         if catalogue.there(shelf.data, name):  # what is not there may come, and then the result changes
             data[f"{name}/{split}"] = shelf.sha(shelf.split(name, split))
-    settings, besides = shelf.settings.model_dump(), task.depends(subject, shelf)
+    settings, besides = shelf.settings.keyed, task.depends(subject, shelf)
     parts = [subject.sha, task.name, protocol_of(subject, task, shelf), settings, data, besides]
     return Key(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), data)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from unicscale.recipe.sections import Count, Section
+from unicscale.recipe.sections import Count, Positive, Section
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,14 @@ class Settings(Section):
     epochs: Count = 100  # of SGD
     dense_size: Count = 512
     dense_steps: Count = 40_000
+    dense_lr: Positive = 1e-3
     resamples: Count = 1000
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        """What a result is kept under: keys younger than results that people have count only where they are used."""
+        said = self.model_dump()
+        return said if self.dense_lr != 1e-3 else {key: v for key, v in said.items() if key != "dense_lr"}
 
 
 class Labelled(NamedTuple):

@@ -17,7 +17,6 @@ from unicscale.evaluate.sets.pairs import Pairs
 from unicscale.evaluate.tasks.dense import Dense, Depth, Guess, Segment
 from unicscale.evaluate.terms import Subject
 
-LR = 1e-2  # ten times that of a measurement: some hundred steps have to do
 Paint = Callable[[np.ndarray], np.ndarray]  # a map (H, W) -> colours (H, W, 3)
 
 
@@ -59,7 +58,7 @@ def _heads(shelf: Shelf) -> str:
 def _guesses(
     task: Dense, models: Mapping[str, Subject], train: Pairs, test: Pairs, shelf: Shelf
 ) -> dict[str, list[Guess]]:
-    return {name: list(task.guesses(model, train, test, shelf, LR)) for name, model in models.items()}
+    return {name: list(task.guesses(model, train, test, shelf)) for name, model in models.items()}
 
 
 def _sheet(

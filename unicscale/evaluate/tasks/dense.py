@@ -51,9 +51,7 @@ class Dense(Task):
         """The scores of a subject on pairs: what ADE20K, a pruned encoder and one's own images have in common."""
 
     @abstractmethod
-    def guesses(
-        self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf, lr: float = PAPER.lr
-    ) -> Iterator[Guess]:
+    def guesses(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Guess]:
         """What a head that learned from `train` says of each test image, beside the truth."""
 
 
@@ -68,7 +66,7 @@ class Segment(Dense):
     def protocol(self, settings: Settings) -> dict[str, Any]:
         return {
             "head": "batch norm + linear on the last layer's patch tokens, bilinear, cross-entropy",
-            "size": settings.dense_size, "steps": settings.dense_steps, "batch": PAPER.batch, "lr": PAPER.lr,
+            "size": settings.dense_size, "steps": settings.dense_steps, "batch": PAPER.batch, "lr": settings.dense_lr,
             "train": "shorter side at size, random crop and flip", "test": "sliding windows, a third of overlap",
             "classes": self.classes or "of the set",
         }  # fmt: skip
@@ -85,14 +83,12 @@ class Segment(Dense):
         low, high = bootstrap(counts, statistic, seed=settings.seed, resamples=settings.resamples)
         yield Score(f"{self.name}/mIoU", float(miou(counts.sum(0))), low, high)
 
-    def guesses(
-        self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf, lr: float = PAPER.lr
-    ) -> Iterator[Guess]:
+    def guesses(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Guess]:
         settings = shelf.settings
         classes = self.classes or train.classes
         size = rounded(settings.dense_size, subject.patch)
         kind = Kind(train.read, partial(_check_mask, classes))
-        schedule = PAPER._replace(steps=settings.dense_steps, lr=lr)
+        schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
         head = SegmentHead(width_of(subject, shelf, size), classes).to(shelf.device)
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), segment_loss, schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
@@ -117,7 +113,7 @@ class Depth(Dense):
         return {
             "head": "batch norm + linear on patches beside CLS, x4 bilinear, softmax over 256 uniform bins",
             "loss": "scale-invariant log", "nearest": self.low, "size": min(480, settings.dense_size),
-            "steps": settings.dense_steps, "batch": PAPER.batch, "lr": PAPER.lr,
+            "steps": settings.dense_steps, "batch": PAPER.batch, "lr": settings.dense_lr,
             "test": "sliding windows over the width, Eigen crop at 480 x 640, RMSE averaged over images",
         }  # fmt: skip
 
@@ -138,13 +134,11 @@ class Depth(Dense):
             )
             yield Score(f"{self.name}/{name}", float(each.mean()), low, high, higher_is_better=name.startswith("delta"))
 
-    def guesses(
-        self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf, lr: float = PAPER.lr
-    ) -> Iterator[Guess]:
+    def guesses(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Guess]:
         settings, far = shelf.settings, train.far
         size = rounded(min(480, settings.dense_size), subject.patch)
         kind = Kind(train.read, _check_depth)
-        schedule = PAPER._replace(steps=settings.dense_steps, lr=lr)
+        schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
         head = DepthHead(width_of(subject, shelf, size), self.low, far).to(shelf.device)
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), depth_loss, schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:

@@ -1,0 +1,119 @@
+"""Teachers and students on every axis: `unicscale evaluate` for each of them, and one table of what it wrote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from benchmarks.real import students, teachers
+from unicscale.errors import UserError
+from unicscale.evaluate.results.gains import gain
+
+HEAD = ["--dense-steps", "120", "--dense-lr", "1e-2", "--dtype", "bf16"]
+VIT, LITE0 = 112, 192  # pixels; the second has a stride of 32, and is asked for as many during distillation
+
+
+class Axis(NamedTuple):
+    """A score of `evaluate`, and how people read it."""
+
+    score: str
+    title: str
+    form: str = "{:.1f}"
+    higher_is_better: bool = True
+
+
+AXES = (
+    Axis("knn:objects", "objects k-NN"),
+    Axis("linear:objects", "objects linear"),
+    Axis("knn:fashion", "fashion k-NN"),
+    Axis("linear:fashion", "fashion linear"),
+    Axis("knn:drawings", "drawings k-NN"),
+    Axis("linear:drawings", "drawings linear"),
+    Axis("segment:scenes/mIoU", "scenes mIoU"),
+    Axis("depth:depth/rmse", "depth RMSE", "{:.3f}", higher_is_better=False),
+)
+
+
+class MeasureError(UserError):
+    """A model that was not measured; the command said why."""
+
+    exit_code = 3
+
+
+def measure(place: Path, label: str, model: str, out: Path, more: list[str], size: int = VIT) -> None:
+    """`unicscale evaluate`, whose summary is `out`; what is measured already is not measured again."""
+    shown = ["--size", str(size), "--dense-size", str(size), *HEAD, "--cache", str(place / "features")]
+    command = [sys.executable, "-m", "unicscale", "evaluate", f"{label}={model}", "--data", str(place / "sets")]
+    done = subprocess.run([*command, "--suite", "own", "--out", str(out), *shown, *more])
+    if done.returncode:
+        raise MeasureError(f"{label} was not measured (exit code {done.returncode}); the command said why")
+
+
+def measure_student(place: Path, variant: str, seed: int) -> None:
+    """In its run folder, where `unicscale report` looks."""
+    folder = students.folder(place, variant, seed)
+    measure(place, folder.name, str(folder), folder / "evaluation" / "own.json", [])
+
+
+def measure_teachers(place: Path) -> None:
+    """Both, with the files that were converted."""
+    files = place / "teachers"
+    lite0 = ["--weights", f"timm={files / teachers.LITE0}", "--option", "timm.model=tf_efficientnet_lite0"]
+    measure(place, "lite0", "teacher:timm", place / "evaluation" / "lite0.json", lite0, LITE0)
+    dinov2 = ["--weights", f"dinov2={files / teachers.DINOV2}", "--option", "dinov2.size=small"]
+    measure(place, "dinov2", "teacher:dinov2", place / "evaluation" / "dinov2.json", dinov2)
+
+
+def scores(file: Path) -> dict[str, dict[str, float]]:
+    """Of one model: value, low and high by the name of the score."""
+    held: dict[str, dict[str, Any]] = json.loads(file.read_text())["scores"]
+    return {name: next(iter(row.values())) for name, row in held.items()}
+
+
+def gathered(place: Path) -> dict[str, Any]:
+    """Everything that was measured: teachers, and each student's seeds."""
+    found: dict[str, Any] = {"teachers": {}, "students": {}}
+    for name in ("lite0", "dinov2"):
+        if (file := place / "evaluation" / f"{name}.json").is_file():
+            found["teachers"][name] = scores(file)
+    for variant in students.VARIANTS:
+        for seed in students.seeds(place, variant):
+            if (file := students.folder(place, variant, seed) / "evaluation" / "own.json").is_file():
+                found["students"].setdefault(variant, {})[str(seed)] = scores(file)
+    return found
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Rows are models, columns axes; students as mean ± deviation over seeds, and their gain over the best teacher."""
+    axes = [axis for axis in AXES if all(axis.score in one for one in found["teachers"].values())]
+    rows = [["", *(axis.title for axis in axes)], ["---"] * (len(axes) + 1)]
+    for name, held in found["teachers"].items():
+        rows.append([f"teacher {name}", *(_interval(axis, held[axis.score]) for axis in axes)])
+    for variant, seeds in found["students"].items():
+        rows.append([f"{variant} ({len(seeds)})", *(_seeds(axis, seeds) for axis in axes)])
+    if "unic" in found["students"]:
+        rows.append(["gain of unic over the best", *(_gain(axis, found) for axis in axes)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _interval(axis: Axis, held: dict[str, float]) -> str:
+    return f"{axis.form.format(held['value'])} ± {axis.form.format((held['high'] - held['low']) / 2)}"
+
+
+def _seeds(axis: Axis, seeds: dict[str, Any]) -> str:
+    values = [one[axis.score]["value"] for one in seeds.values() if axis.score in one]
+    if not values:
+        return "-"
+    spread = f" ± {axis.form.format(stdev(values))}" if len(values) > 1 else ""
+    return axis.form.format(mean(values)) + spread
+
+
+def _gain(axis: Axis, found: dict[str, Any]) -> str:
+    ours = mean(one[axis.score]["value"] for one in found["students"]["unic"].values())
+    theirs = [one[axis.score]["value"] for one in found["teachers"].values()]
+    best = max(theirs) if axis.higher_is_better else min(theirs)
+    return f"{gain(ours, best, axis.higher_is_better):+.1f} %"
