@@ -20,6 +20,7 @@ from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import Frozen, open_teacher
 
 CLOSE = 1e-4  # of the largest value
+SIDE, SMALLER = 384, 224  # pixels: what is at home at more, and takes any size, is asked at fewer
 
 
 def judged(library: str, options: dict[str, Any], largest: float) -> dict[str, Any]:
@@ -46,7 +47,9 @@ def verdict(library: str, options: dict[str, Any], largest: float) -> dict[str, 
     if count > largest:
         return {**said, "compared": "shapes only"}
     teacher = open_teacher(library, "random", options)
-    sides = [spec.size] if spec.fixed_size else [spec.size, spec.size + (spec.multiple or spec.patch)]
+    step = spec.multiple or spec.patch
+    small = spec.size if spec.fixed_size or spec.size <= SIDE else -(-SMALLER // step) * step
+    sides = [small] if spec.fixed_size else [small, small + step]
     faults = [f"{side} px: {fault}" for side in sides for fault in faults_at(teacher, library, side)]
     return {**said, "compared": "yes"} if not faults else {**said, "verdict": "silent error", "reason": faults[0]}
 

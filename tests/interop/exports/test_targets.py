@@ -94,10 +94,9 @@ def test_a_library_that_has_the_architecture_gives_the_tokens_of_what_is_no_plai
 
 
 def test_a_map_on_a_grid_of_its_own_has_no_words_elsewhere(tmp_path: Path) -> None:
-    section = sections.Student(arch="test_resnet", patch=16)
-    built = build_student(section, None, {}, 64)
+    built = build_student(sections.Student(arch="test_resnet", patch=16), sections.Ladder(hidden=8), {"one": 6}, 64)
     in_memory(built, "cpu")
-    opened = Opened(built, 64, {}, None)
+    opened = Opened(built.eval(), 64)
     with pytest.raises(CheckpointError, match="'test_resnet' ends in no map of 4×4 cells with a pooling of its own"):
         target_of("timm").write(opened, tmp_path, PLAINLY)
 

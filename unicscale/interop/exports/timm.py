@@ -67,6 +67,7 @@ def as_it_is(trunk: RopeViT | MapTrunk) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
 def _map_lines(trunk: MapTrunk, opened: Opened) -> str:
     """Of a model that ends in maps of the student's own grid; CheckpointError for any other."""
     images = torch.zeros(1, 3, opened.size, opened.size)
