@@ -13,6 +13,7 @@ from unicscale.errors import RecipeError
 from unicscale.ranks.slurm import parse_duration
 from unicscale.recipe.sections import Launch
 
+EMPTY = "# --- launch.setup is empty: modules, networks, containers, data on local disks; docs/launch.md has the lines"
 CORES = 8  # of a rank with a GPU, where nobody says how many: they decode images, and Slurm's own default is one
 
 
@@ -94,7 +95,7 @@ def before(launch: Launch, submission: Path) -> list[str]:
         f"# unicscale: this job saves and goes back to the queue by itself, at most {launch.max_requeues} times; code,",
         f"# recipe and logs are in {submission}; scancel ends it for good",
         *[f"# {line}" for line in unsaid(launch)],
-        *(["# --- launch.setup, as the recipe, the site and the command line say it"] if launch.setup else []),
+        "# --- launch.setup, as the recipe, the site and the command line say it" if launch.setup else EMPTY,
         *launch.setup,
         "# --- what every job of unicscale does",
         "set +e  # whatever those lines set: a run that stops to go on later ends with 75",

@@ -31,26 +31,31 @@ Text = str | None
 Number = int | None
 
 
+def says(key: str) -> str:
+    """What the recipe's `launch:` says of a key."""
+    return " ".join((Launch.model_fields[key].description or "").split()).replace("; null: ", "; if left out: ")
+
+
 def slurm(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="For example recipes/unic_l.yaml.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=v]...", help="Changes to it.")] = None,
-    nodes: Annotated[Number, typer.Option()] = None,
-    gpus_per_node: Annotated[Number, typer.Option(help="0: a CPU job.")] = None,
+    nodes: Annotated[Number, typer.Option(help=says("nodes"))] = None,
+    gpus_per_node: Annotated[Number, typer.Option(help=says("gpus_per_node"))] = None,
     tasks_per_node: Annotated[Number, typer.Option(help="Ranks per node; one per GPU if left out.")] = None,
     cpus_per_task: Annotated[Number, typer.Option(help="CPU cores of a rank; 8 for a GPU job if left out.")] = None,
     memory: Annotated[Text, typer.Option(help="Per node: 200G.")] = None,
     time: Annotated[Text, typer.Option(help="24:00:00 or 2-00:00:00; the partition's own if left out.")] = None,
-    partition: Annotated[Text, typer.Option("--partition", "-p")] = None,
-    account: Annotated[Text, typer.Option("--account", "-A")] = None,
-    qos: Annotated[Text, typer.Option()] = None,
+    partition: Annotated[Text, typer.Option("--partition", "-p", help=says("partition"))] = None,
+    account: Annotated[Text, typer.Option("--account", "-A", help=says("account"))] = None,
+    qos: Annotated[Text, typer.Option(help=says("qos"))] = None,
     gpu_gib: Annotated[float | None, typer.Option(help="Memory of one GPU, for the check.")] = None,
-    constraint: Annotated[Text, typer.Option("--constraint", "-C")] = None,
+    constraint: Annotated[Text, typer.Option("--constraint", "-C", help=says("constraint"))] = None,
     exclude: Annotated[Text, typer.Option(help="Nodes to avoid.")] = None,
-    comment: Annotated[Text, typer.Option()] = None,
+    comment: Annotated[Text, typer.Option(help=says("comment"))] = None,
     array: Annotated[Number, typer.Option(help="Of a sweep: runs at the same time.")] = None,
     extra: Annotated[list[str] | None, typer.Option(help='Further: --extra="--mail-type=END".')] = None,
     site: Annotated[Text, typer.Option(help="A preset from launch/sites or ~/.config/unicscale/sites.")] = None,
-    max_requeues: Annotated[Number, typer.Option()] = None,
+    max_requeues: Annotated[Number, typer.Option(help=says("max_requeues"))] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=V,V,...", help="One run per value, as an array; repeatable. Of a folder: bare."),

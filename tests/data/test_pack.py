@@ -205,6 +205,19 @@ def test_an_existing_file_is_not_replaced_unasked(tmp_path):
         packed(tmp_path / "tree", tmp_path)
 
 
+@pytest.mark.parametrize("where", ["a folder", "below a file", "nowhere"])
+def test_a_target_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    target, said = {
+        "a folder": (tmp_path, "is a folder. Name the file to write"),
+        "below a file": (tmp_path / "file" / "x.beton", "cannot be written: "),
+        "nowhere": (Path("/proc/x.beton"), "/proc/x.beton cannot be written: "),
+    }[where]
+    with pytest.raises(DataError, match=said):
+        pack("no such source", str(target))
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_what_an_interrupted_run_left_is_replaced(tmp_path):
     (tmp_path / "out.beton.partial").write_bytes(b"half")
     images, _ = packed(tree(tmp_path / "tree", 3), tmp_path)

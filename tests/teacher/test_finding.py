@@ -123,6 +123,27 @@ def test_an_adapter_file_serves_a_one_off(tmp_path: Path) -> None:
     assert find("x", TeacherSection(adapter=f"{tmp_path}/mine.py:Mine")).spec(None).dim == 8
 
 
+LATER = """
+from __future__ import annotations
+from typing import Literal
+from unicscale_teachers.dino import Dino
+
+class Mine(Dino):
+    class Options(Dino.Options):
+        flavour: Literal["sweet", "sour"] = "sweet"
+"""
+
+
+def test_an_adapter_may_leave_its_annotations_for_later(tmp_path: Path) -> None:
+    for folder, flavour in ((tmp_path / "a", "sweet"), (tmp_path / "b", "bitter")):
+        folder.mkdir()
+        (folder / "mine.py").write_text(LATER.replace("sweet", flavour))
+        plugin = find("x", TeacherSection(adapter=f"{folder}/mine.py:Mine"))
+        assert options_of(plugin, "x", {}).flavour == flavour
+        with pytest.raises(RecipeError, match=f"'teachers.x.flavour' is 'salty'.*It takes: {flavour}, sour"):
+            options_of(plugin, "x", {"flavour": "salty"})
+
+
 @pytest.mark.parametrize(
     ("adapter", "cause"),
     [("./nowhere.py:Mine", "nowhere.py does not exist"), ("./mine.py", "should read ./file.py:Class")],

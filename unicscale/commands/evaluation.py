@@ -40,7 +40,7 @@ def features(
     patches: Annotated[bool, typer.Option(help="Patch tokens too, not only the summary.")] = True,
     size: Annotated[int | None, typer.Option(help="Pixels; by default the model's own size.")] = None,
     dtype: Dtype = "auto",
-    batch: Annotated[int, typer.Option(help="Images per forward and rank.")] = 64,
+    batch: Annotated[int, typer.Option(help="Images of one forward, on each rank.")] = 64,
     device: Device = "auto",
     weights: Weights = [],  # noqa: B006  (typer copies it)
     option: Options = [],  # noqa: B006
@@ -81,17 +81,19 @@ def evaluate(
     cache: Annotated[Path | None, typer.Option(help="Folder of extracted features.")] = None,
     beside: Annotated[str | None, typer.Option(help="Show a published model beside: unic_b, unic_l, ...")] = None,
     detail: Annotated[bool, typer.Option("--detail", help="Print every score, not only the headlines.")] = False,
-    seed: Annotated[int, typer.Option(help="Of splits, searches and resampling.")] = 22,
+    seed: Annotated[
+        int, typer.Option(help="Draws splits, searches and resampling; the same number gives the same result.")
+    ] = 22,
     limit: Annotated[int | None, typer.Option(help="Images per split, evenly over classes.")] = None,
     size: Annotated[int | None, typer.Option(help="Pixels of classification; by default the model's own.")] = None,
     dense_size: Annotated[int, typer.Option(help="Pixels of segmentation and (at most 480) depth.")] = 512,
     dense_steps: Annotated[int, typer.Option(help="Steps of a dense head, 16 crops each.")] = 40_000,
     dense_lr: Annotated[float, typer.Option(help="Its learning rate; fewer steps want a higher one.")] = 1e-3,
-    epochs: Annotated[int, typer.Option(help="Of SGD on large sets.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Passes over the features, where SGD is used (large sets).")] = 100,
     search: Annotated[str, typer.Option(help="Hyper-parameters: grid or optuna.")] = "grid",
-    trials: Annotated[int, typer.Option(help="Of Optuna.")] = 40,
+    trials: Annotated[int, typer.Option(help="Trials of Optuna, with --search optuna.")] = 40,
     dtype: Dtype = "auto",
-    batch: Annotated[int, typer.Option(help="Images per forward and rank.")] = 128,
+    batch: Annotated[int, typer.Option(help="Images of one forward, on each rank.")] = 128,
     device: Device = "auto",
     over_checkpoints: Annotated[
         bool, typer.Option("--over-checkpoints", help="Every checkpoint that the RUN has kept: how the scores grew.")

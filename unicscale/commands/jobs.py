@@ -31,7 +31,7 @@ def jobs(
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="All known runs if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """What is queued, running, requeued, finished; how far, how long still, the last loss, where."""
+    """List runs: state, step, last loss, time left, host."""
     from unicscale.run.status import find, statuses
 
     found = statuses(find(runs or []))
@@ -51,11 +51,11 @@ def jobs(
 
 def logs(
     run: Annotated[str, typer.Argument(metavar="RUN")],
-    rank: Annotated[int, typer.Option(help="Whose.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what comes.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="From the end.")] = 40,
+    rank: Annotated[int, typer.Option(help="The rank whose log is shown.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing what comes.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to show.")] = 40,
 ) -> None:
-    """A rank's log."""
+    """Show what a rank has said; `-f` goes on as it speaks."""
     from unicscale.errors import CheckpointError
     from unicscale.run.follow import follow as read_on
     from unicscale.run.status import open_existing

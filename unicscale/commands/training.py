@@ -142,12 +142,13 @@ def run_rank(
     """
     from unicscale.ranks import rendezvous, stop
     from unicscale.recipe import load
+    from unicscale.recipe.anchored import anchored
     from unicscale.recipe.secrets import refuse_secrets
     from unicscale.run.folder import RunFolder
     from unicscale.run.launches import refuse_early
 
     stop.listen()  # before the slow imports: a signal that comes during them is not lost
-    resolved = load(recipe, overrides)
+    resolved = anchored(load(recipe, overrides))
     run = RunFolder(Path(resolved.out))
     rank = rank_here()
     if begun is not None:

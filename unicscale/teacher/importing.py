@@ -5,6 +5,7 @@ python -m unicscale.teacher.importing module:Class | ./file.py:Class
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -49,10 +50,16 @@ def from_file(adapter: str) -> Any:
 
 def load_file(file: Path, attribute: str) -> Any:
     """A class out of a file that belongs to no package."""
-    spec = importlib.util.spec_from_file_location(f"unicscale_adapter_{file.stem}", file)
+    place = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:8]  # two files may have one name
+    spec = importlib.util.spec_from_file_location(f"unicscale_adapter_{file.stem}_{place}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where pydantic looks up what `from __future__ import annotations` left as text
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return getattr(module, attribute)
 
 

@@ -7,6 +7,7 @@ are ours: the parent watches them, broken images are left out of the index, and 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import io
@@ -31,6 +32,7 @@ from unicscale.data.sets.images import ffcv_missing
 from unicscale.data.sets.trailer import checksum, trailer
 from unicscale.errors import DataError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PIECE = 32  # images a process takes at a time
 PAGE = 8 << 20  # bytes; an image larger than a page cannot be stored
 PR_SET_PDEATHSIG = 1  # Linux
@@ -82,6 +84,8 @@ def pack(
     report: Report = lambda done, total: None,
 ) -> Packed:
     """Write `target` and its manifest; an interrupted call leaves nothing under the final name and can be repeated."""
+    if os.path.isdir(target):
+        raise DataError(f"{target} is a folder. Name the file to write: {os.path.join(target, 'train.beton')}")
     if os.path.exists(target) and not overwrite:
         raise DataError(f"{target}: exists already.\n  Remove it, or say --overwrite.")
     with _alone(target) as partial:
@@ -296,8 +300,12 @@ def _finish(job: _Job, bad: list[int], allocations: list) -> None:
 def _alone(target: str) -> Iterator[str]:
     """The temporary name, held by one process; whatever an earlier one left there is removed."""
     partial = target + ".partial"
-    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-    with open(target + ".lock", "w") as lock:
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        lock = open(target + ".lock", "w")  # noqa: SIM115  (closed below)
+    except OSError as problem:
+        raise DataError(f"{target} cannot be written: {problem.strerror}. Name another place.") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -305,6 +313,13 @@ def _alone(target: str) -> Iterator[str]:
         try:
             _remove(partial)
             yield partial
+        except OSError as problem:
+            if problem.errno not in FULL:
+                raise
+            raise DataError(
+                f"{target} cannot be written: {problem.strerror}. Nothing of it was kept.\n"
+                "  Make room, or name another place; then the same command starts again."
+            ) from None
         finally:
             _remove(partial)
             os.remove(target + ".lock")
