@@ -44,7 +44,7 @@ def test_there_are_eleven() -> None:
 def test_a_header_says_command_cost_scores_and_what_is_ours(path: Path) -> None:
     head = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
     assert f"#   python launch/slurm.py recipes/zoo/{path.name}" in head
-    assert re.search(r"^# Cost: [\d.,]+ [ZE]FLOP, [\d,]+ H200-hours", head, re.MULTILINE)
+    assert re.search(r"^# Cost: [\d.,]+ [ZE]FLOP, [\d.,]+ H200-hours", head, re.MULTILINE)
     assert "\n# Published: " in head and "\n# Ours" in head and "# yaml-language-server: $schema=../schema.json" in head
     assert "arXiv:" in head or path.stem == "direct_multi"
     for name in re.findall(r"--beside (\w+)", head):
