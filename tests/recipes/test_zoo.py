@@ -63,6 +63,15 @@ def test_a_recipe_extends_the_base_and_says_its_run(path: Path) -> None:
         assert any(describe(name, section).widths)
 
 
+def test_the_page_has_every_model_with_its_numbers() -> None:
+    page = (places.REPOSITORY / "docs" / "zoo.md").read_text()
+    for name, one in zoo().items():
+        [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        cells = [cell.strip() for cell in row.split("|")]
+        shown = {key: value for key, value in one["scores"].items() if key in ("knn", "ade20k/mIoU", "nyud/rmse")}
+        assert one["title"] in cells and {f"{value:g}" for value in shown.values()} <= set(cells)
+
+
 def test_what_a_run_to_come_will_be_is_known_from_its_recipe_and_its_values_are_not() -> None:
     section = read("eupe").teachers["proxy"]
     described = describe("proxy", section)
