@@ -81,7 +81,8 @@ def changes(name: str, folder: Path, seed: int, images: Path) -> list[str]:
     return [
         f"out={folder / name.replace(' ', '_')}", f"seed={seed}", f"data.train.0={images}",
         "projector={kind: mlp, layers: 1, norm: true}", "loss.balance={kind: none}",
-        f"stages.0.steps={low}", f"stages.1.steps={high}", "save.keep=1",
+        f"stages.0.steps={low}", f"stages.1.steps={high}", "stages.0.warmup=10%", "stages.1.warmup=10%",
+        "save.keep=1",
         *(change.format(out=folder, sizes=sizes) if change == PROXY else change for change in own),
     ]  # fmt: skip
 
@@ -154,7 +155,8 @@ def main() -> None:
     """Whatever is missing, until the time is over; then what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/zoo"), help="where scenes, runs and numbers go")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them: another --out may take others")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after them")
     parser.add_argument("--write", type=Path, help="a page whose part between <!-- zoo --> marks becomes the tables")
     given = parser.parse_args()
@@ -164,7 +166,7 @@ def main() -> None:
     kept, began = given.out / "zoo.json", time.monotonic()
     held = json.loads(kept.read_text()) if kept.exists() else {"synthetic": True, "steps": STEPS, "rows": {}}
     rows: dict[str, list[dict[str, Any]]] = held["rows"]
-    for name, seed in cells(range(given.seeds)):
+    for name, seed in cells(range(given.first, given.first + given.seeds)):
         if given.write or time.monotonic() - began > 60 * given.minutes:
             break
         if all(row["seed"] != seed for row in rows.get(name, [])):

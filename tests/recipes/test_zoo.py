@@ -44,7 +44,7 @@ def test_there_are_eleven() -> None:
 def test_a_header_says_command_cost_scores_and_what_is_ours(path: Path) -> None:
     head = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
     assert f"#   python launch/slurm.py recipes/zoo/{path.name}" in head
-    assert re.search(r"^# Cost: [\d.,]+ [ZE]FLOP, [\d,]+ H200-hours", head, re.MULTILINE)
+    assert re.search(r"^# Cost: [\d.,]+ [ZE]FLOP, [\d.,]+ H200-hours", head, re.MULTILINE)
     assert "\n# Published: " in head and "\n# Ours" in head and "# yaml-language-server: $schema=../schema.json" in head
     assert "arXiv:" in head or path.stem == "direct_multi"
     for name in re.findall(r"--beside (\w+)", head):
@@ -61,6 +61,15 @@ def test_a_recipe_extends_the_base_and_says_its_run(path: Path) -> None:
     recipe = load(str(path))
     for name, section in recipe.teachers.items():
         assert any(describe(name, section).widths)
+
+
+def test_the_page_has_every_model_with_its_numbers() -> None:
+    page = (places.REPOSITORY / "docs" / "zoo.md").read_text()
+    for name, one in zoo().items():
+        [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        cells = [cell.strip() for cell in row.split("|")]
+        shown = {key: value for key, value in one["scores"].items() if key in ("knn", "ade20k/mIoU", "nyud/rmse")}
+        assert one["title"] in cells and {f"{value:g}" for value in shown.values()} <= set(cells)
 
 
 def test_what_a_run_to_come_will_be_is_known_from_its_recipe_and_its_values_are_not() -> None:

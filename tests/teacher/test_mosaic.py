@@ -32,6 +32,15 @@ def test_views_are_packed_and_cut_as_in_the_worked_example() -> None:
     assert torch.equal(mosaic.cut(x["maps"].flatten(1, 2), 6), x["cut"].flatten(1, 2))
 
 
+def test_views_smaller_than_their_place_are_found_again() -> None:
+    spec = TeacherSpec(3, 4, 44, (0.5,) * 3, (0.5,) * 3, "none", fixed_size=True)  # type: ignore[arg-type]
+    mosaic = mosaic_of(spec, 4)
+    assert mosaic == Mosaic(2, 4, 11) and mosaic.pitch == 5
+    views = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    colours = torch.nn.functional.avg_pool2d(mosaic.packed(views, 4), 4).flatten(2).mT
+    torch.testing.assert_close(mosaic.cut(colours, 6), torch.nn.functional.avg_pool2d(views, 4).flatten(2).mT)
+
+
 @pytest.mark.parametrize(
     ("grid", "expected"), [(1, Mosaic(4, 1, 4)), (2, Mosaic(2, 2, 4)), (3, None), (4, None), (6, None)]
 )
