@@ -28,12 +28,21 @@ def unicscale(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 def test_help_lists_every_command() -> None:
     said = unicscale("--help").stdout
-    names = "init launch demo check explain plan train pack teachers features evaluate jobs logs stop doctor"
+    names = "init launch demo check explain plan train pack teachers features evaluate look report jobs"
+    names += " watch logs stop doctor"
     for name in names.split():
         assert f" {name} " in said, name
 
 
-QUICK = ["--help", "check recipes/unic_l.yaml", "explain save.keep", "teachers list", "jobs", "report RUN"]
+QUICK = [
+    "--help",
+    "check recipes/unic_l.yaml",
+    "explain save.keep",
+    "teachers list",
+    "jobs",
+    "watch --once RUN",
+    "report RUN",
+]
 
 
 def a_tiny_run(folder: Path, recipe: Path) -> Path:

@@ -68,11 +68,11 @@ def browser() -> Iterator[Any]:
 def visit(driver: Any, page: Path, width: int, *, dark: bool, height: int = 900) -> Opened:
     """Open a file as a reader would."""
     driver.execute_script("try { localStorage.clear() } catch (nowhere) {}")  # a page may remember light or dark
+    driver.get("about:blank")  # which hears nothing of what changes now, and has nothing late to say
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    driver.get("about:blank")  # what the page before said late is not this one's
     driver.get_log("browser"), driver.get_log("performance")
     driver.get(page.resolve().as_uri())
     seen = driver.execute_script(MEASURE)

@@ -30,9 +30,9 @@ QUICK = ["--device", "cpu", "--dtype", "fp32", "--dense-size", "32", "--dense-st
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps of two random teachers."""
+    """Six steps with two random teachers."""
     folder = tmp_path_factory.mktemp("look")
-    recipe = write_recipe(folder / "r.yaml", write_images(folder / "images", 16), folder / "run", steps=2)
+    recipe = write_recipe(folder / "r.yaml", write_images(folder / "images", 16), folder / "run", steps=6)
     return train(load(str(recipe))).root
 
 
@@ -68,8 +68,8 @@ def test_student_and_teachers_are_shown_side_by_side(run: Path, tmp_path: Path) 
 
 def test_a_run_that_was_trained_says_its_stages_and_epochs_to_those_who_watch(run: Path) -> None:
     said = CliRunner().invoke(app, ["watch", "--once", str(run)], catch_exceptions=False).output
-    assert f"{run}  finished  stage high (2/2)  step 2/2  epoch 1.00" in said
-    assert "saved at 2" in said
+    assert f"{run}  finished  stage high (2/2)  step 6/6  epoch 3.00" in said
+    assert "saved at 6" in said
 
 
 def test_without_images_it_looks_at_the_runs_own(run: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_everything_that_a_running_run_says_stands_in_its_line() -> None:
     saved.parent.mkdir(parents=True)
     saved.write_text("{}")
     os.utime(saved, (time.time() - 90, time.time() - 90))
-    said = line(see(run, Status("runs/a", State.RUNNING, step=70, steps=100, eta=60.0)))
+    said = line(replace(see(run, Status("runs/a", State.RUNNING, step=70, steps=100, eta=60.0)), silent=None))
     assert said.split("  ") == [
         "runs/a", "running", "stage high (2/2)", "step 70/100", "epoch 7.00", "40 img/s", "stage 0:01:00 left",
         "run 0:01:00 left", "loss 0.1506↓", "one 5.0000→", "two 66.5000↑ of 50 %", "knn 41.5", "waits for data 25 %",
@@ -70,6 +71,16 @@ def test_what_an_earlier_launch_did_beyond_its_checkpoint_does_not_count() -> No
     first = [record(n, loss=9.0, launch=1) for n in range(1, 40)]
     again = [record(n, loss=3.0, launch=2) for n in range(30, 34)]
     assert see(a_run("runs/a", *first, *again), Status("runs/a", State.RUNNING)).loss == Trend(3.0)
+
+
+def test_a_run_that_says_nothing_for_longer_than_ever_is_told_of() -> None:
+    now = time.time()
+    for since, said in ((30, None), (70, None), (600, 600)):
+        run = a_run("runs/a", *(record(n, time=now - since - 40 * (5 - n)) for n in range(1, 6)))
+        silent = see(run, Status("runs/a", State.RUNNING)).silent
+        assert silent is None if said is None else silent == pytest.approx(said, abs=5)
+    assert see(run, Status("runs/a", State.FINISHED)).silent is None
+    assert "nothing new for 0:10:0" in line(see(run, Status("runs/a", State.RUNNING)))
 
 
 def test_an_old_folder_that_says_nothing_of_its_stages_is_watched_too() -> None:

@@ -124,6 +124,10 @@ def _rows(sight: Sight) -> list[Any]:
     for name, value in sight.measured.items():
         losses.add_row(Text(plain(name)), f"{value:.4g}", "", Text("measured", style="dim"))
     rows.append(losses)
+    if sight.silent is not None:
+        rows.append(
+            Text(f"nothing new for {clock(sight.silent)}; unicscale logs says what each rank does", style="yellow")
+        )
     if now.why and now.why != now.state:
         rows.append(Text(plain(now.why), style="yellow"))
     return rows

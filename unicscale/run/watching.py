@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from unicscale.run.states import State
 from unicscale.run.status import Status, tail
 
 RECENT = 8  # records whose mean is held against that of as many before them
+PATIENCE = 60.0  # seconds without a record of which nothing is said
 FLAT = 0.005  # of a loss: what moves less stands still
 OVER = {State.FINISHED, State.STOPPED, State.FAILED, State.DIED, State.CANCELLED, State.GONE, State.DAMAGED}
 
@@ -54,6 +56,7 @@ class Sight:
     memory: float | None = None  # GiB, of rank 0
     saved: tuple[int, float] | None = None  # step of the newest checkpoint, and how many seconds ago
     measured: dict[str, float] = field(default_factory=dict)  # the last validation
+    silent: float | None = None  # seconds for which a running run has said nothing, where that is unusual
 
     @property
     def over(self) -> bool:
@@ -94,6 +97,7 @@ def see(run: RunFolder, status: Status) -> Sight:
         memory=last.get("memory_gib"),
         saved=_saved(run),
         measured=_measured(records),
+        silent=_silent(records) if status.state is State.RUNNING else None,
     )
 
 
@@ -152,6 +156,16 @@ def _measured(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {key[4:]: held[key] for key in shown}
 
 
+def _silent(records: Sequence[dict[str, Any]]) -> float | None:
+    """An evaluation may take long, and so may a first step; a rank that hangs takes longer."""
+    times = [r["time"] for r in records if "time" in r]
+    if len(times) < 3:
+        return None
+    usual = max(after - before for before, after in pairwise(times))
+    silent = time.time() - times[-1]
+    return silent if silent > max(PATIENCE, 2 * usual) else None
+
+
 def clock(seconds: float | None) -> str:
     """`3:07:12`; days apart."""
     if seconds is None:
@@ -181,5 +195,6 @@ def line(sight: Sight) -> str:
     parts += [f"waits for data {100 * sight.waits:.0f} %"] if sight.waits is not None else []
     parts += [f"{sight.memory:.1f} GiB"] if sight.memory is not None else []
     parts += [f"saved at {sight.saved[0]}, {clock(sight.saved[1])} ago"] if sight.saved else []
+    parts += [f"nothing new for {clock(sight.silent)}"] if sight.silent is not None else []
     parts += [now.why] if now.why and sight.over and now.state is not State.FINISHED else []
     return "  ".join(parts)
