@@ -3,6 +3,7 @@
     python benchmarks/zoo.py --out runs/zoo                        all cells, seed by seed; started again it goes on
     python benchmarks/zoo.py --out runs/zoo --minutes 5            ... and leaves after the cell that ends then
     python benchmarks/zoo.py --out runs/zoo --write docs/zoo.md    the tables into the page, the numbers beside it
+    python benchmarks/zoo.py --out runs/two --first 2 --seeds 1    one seed elsewhere; `--add runs/two` counts it in
 
 Synthetic, and minutes long: it shows that the recipes do what they say and how far seeds lie apart, no more.
 """
@@ -30,26 +31,26 @@ from unicscale.run.folder import write_whole
 from unicscale.train import train
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
-STEPS = (40, 20)  # at 48 and at 64 px, 64 images each
+STEPS = (160, 80)  # at 48 and at 64 px, 64 images each
 SIZES = demo.Sizes(train=8192, bank=1024, test=1024, probe_steps=60)
 AXES = ("k-NN class", "mIoU", "depth RMSE")
 
 EUPE = ["loss.summary={cosine: 1}", "loss.patches={cosine: 0.9, smooth_l1: 0.1}", "loss.grid=larger",
-        "loss.resize=bicubic", "standardize={kind: frozen, freeze_after: 16 steps}"]  # fmt: skip
-PHI_S = ["standardize={kind: phi_s, summary: none, freeze_after: 16 steps, restart: stage}", "loss.patches={mse: 1}"]
+        "loss.resize=bicubic", "standardize={kind: frozen, freeze_after: 10%}"]  # fmt: skip
+PHI_S = ["standardize={kind: phi_s, summary: none, freeze_after: 10%, restart: stage}", "loss.patches={mse: 1}"]
 DRAWN = ["loss.grid=larger", *(f"stages.{n}.{key}" for n in (0, 1) for key in ("size=[48, 64]", "sizes=random"))]
 BOTH_DRAWN = [*DRAWN, "teachers.classes.resolution=[48, 64]", "teachers.dense.resolution=[48, 64]"]
 LADDER = "projector={kind: ladder}"
 DROPPING = "loss.balance={kind: teacher_dropping, p: 0.25}"
 PROXY = "teachers={{proxy: {{plugin: unicscale, run: {out}/eupe_proxy, resolution: {sizes}}}}}"
-RAW_SUMMARY = "standardize={kind: running, summary: none, freeze_after: 16 steps}"
+RAW_SUMMARY = "standardize={kind: running, summary: none, freeze_after: 10%}"
 
 METHODS = {
     "unic": [LADDER, DROPPING],
     "amradio": ["standardize={kind: none}", *EUPE[:3]],
     "phi_s_radio": [*PHI_S, "loss.summary={cosine: 1}"],
     "cradio_v4": [*PHI_S, "loss.summary={angle: 1}", "data.shift=0.5"],
-    "siglino": ["standardize={kind: phi_s, freeze_after: 16 steps}", "loss.summary={mse: 1}", "loss.patches={mse: 1}",
+    "siglino": ["standardize={kind: phi_s, freeze_after: 10%}", "loss.summary={mse: 1}", "loss.patches={mse: 1}",
                 "loss.relation={kind: arkd}"],
     "direct": EUPE,
     "direct_multi": [*EUPE, *BOTH_DRAWN],
@@ -62,7 +63,7 @@ KEYS = {  # one key each, over the same plain base
     "ladder": [LADDER],
     "teacher dropping": [DROPPING],
     "raw targets": ["standardize={kind: none}"],
-    "phi_s": ["standardize={kind: phi_s, freeze_after: 16 steps}"],
+    "phi_s": ["standardize={kind: phi_s, freeze_after: 10%}"],
     "mse": ["loss.summary={mse: 1}", "loss.patches={mse: 1}"],
     "raw summaries, cosine": [RAW_SUMMARY, "loss.summary={cosine: 1}"],
     "raw summaries, angle": [RAW_SUMMARY, "loss.summary={angle: 1}"],
@@ -73,11 +74,11 @@ KEYS = {  # one key each, over the same plain base
 Cell = tuple[str, int]  # name, seed
 
 
-def changes(name: str, folder: Path, seed: int, images: Path) -> list[str]:
+def changes(name: str, folder: Path, seed: int, images: Path, steps: Sequence[int]) -> list[str]:
     """What a cell says to the demo's recipe."""
     own = METHODS[name] if name in METHODS else KEYS[name.removeprefix("key: ")]
     sizes = "[48, 64]" if name.endswith("multi") else "same_grid"
-    low, high = STEPS
+    low, high = steps
     return [
         f"out={folder / name.replace(' ', '_')}", f"seed={seed}", f"data.train.0={images}",
         "projector={kind: mlp, layers: 1, norm: true}", "loss.balance={kind: none}",
@@ -94,7 +95,7 @@ def cells(seeds: Sequence[int]) -> list[Cell]:
     ]
 
 
-def measured(name: str, seed: int, out: Path) -> dict[str, Any]:
+def measured(name: str, seed: int, out: Path, steps: Sequence[int]) -> dict[str, Any]:
     """One cell: trained, and its frozen features on scenes that nobody has seen."""
     images, folder = out / "scenes" / f"seed-{seed}", out / f"seed-{seed}"
     if not images.exists():
@@ -102,7 +103,7 @@ def measured(name: str, seed: int, out: Path) -> dict[str, Any]:
         shutil.rmtree(part, ignore_errors=True)
         scenes.write(part, SIZES.train, seed=seed)
         part.rename(images)
-    recipe = load(demo.RECIPE, changes(name, folder, seed, images))
+    recipe = load(demo.RECIPE, changes(name, folder, seed, images, steps))
     began = time.monotonic()
     train(recipe)
     trained = time.monotonic() - began
@@ -151,26 +152,38 @@ def interval(values: Sequence[float], axis: str) -> str:
     return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
 
 
+def add(held: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Seeds of another folder, which must have taken as many steps."""
+    assert list(held["steps"]) == list(other["steps"]), f"{held['steps']} and {other['steps']} steps are no one table"
+    for name, found in other["rows"].items():
+        rows = held["rows"].setdefault(name, [])
+        rows += [row for row in found if all(row["seed"] != mine["seed"] for mine in rows)]
+
+
 def main() -> None:
     """Whatever is missing, until the time is over; then what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/zoo"), help="where scenes, runs and numbers go")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them: another --out may take others")
+    parser.add_argument("--steps", type=int, nargs=2, default=STEPS, help="at 48 and at 64 px, of 64 images each")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after them")
+    parser.add_argument("--add", type=Path, nargs="*", default=[], help="folders whose seeds are counted in")
     parser.add_argument("--write", type=Path, help="a page whose part between <!-- zoo --> marks becomes the tables")
     given = parser.parse_args()
     os.environ.update(demo.SMALL_STEPS)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     given.out.mkdir(parents=True, exist_ok=True)
     kept, began = given.out / "zoo.json", time.monotonic()
-    held = json.loads(kept.read_text()) if kept.exists() else {"synthetic": True, "steps": STEPS, "rows": {}}
+    held = json.loads(kept.read_text()) if kept.exists() else {"synthetic": True, "steps": given.steps, "rows": {}}
     rows: dict[str, list[dict[str, Any]]] = held["rows"]
+    for folder in given.add:
+        add(held, json.loads((folder / "zoo.json").read_text()))
     for name, seed in cells(range(given.first, given.first + given.seeds)):
         if given.write or time.monotonic() - began > 60 * given.minutes:
             break
         if all(row["seed"] != seed for row in rows.get(name, [])):
-            rows.setdefault(name, []).append(measured(name, seed, given.out))
+            rows.setdefault(name, []).append(measured(name, seed, given.out, held["steps"]))
             write_whole(kept, json.dumps(held, indent=1) + "\n")
     print(tables(rows))
     if given.write:
