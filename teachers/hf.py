@@ -152,9 +152,10 @@ def _asked(config: str) -> tuple[int, Measured, tuple[str, ...]]:
 
 def _configuration(config: str) -> Any:
     try:
-        import transformers  # noqa: F401
+        import transformers
     except ImportError as problem:
         raise TeacherError("the `hf` teacher needs transformers: `uv pip install 'unicscale[export]'`.") from problem
+    transformers.logging.set_verbosity_error()  # it warns of the text towers' tokens, which nobody builds here
     return hf_config.configuration(json.loads(config))
 
 

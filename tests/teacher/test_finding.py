@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from unicscale.cli import app
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher.files import file_name
@@ -142,6 +144,12 @@ def test_an_adapter_may_leave_its_annotations_for_later(tmp_path: Path) -> None:
         assert options_of(plugin, "x", {}).flavour == flavour
         with pytest.raises(RecipeError, match=f"'teachers.x.flavour' is 'salty'.*It takes: {flavour}, sour"):
             options_of(plugin, "x", {"flavour": "salty"})
+
+
+def test_commands_take_an_adapter_in_place_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(LATER)
+    shown = CliRunner().invoke(app, ["teachers", "show", f"{tmp_path}/mine.py:Mine", "size=small"])
+    assert shown.exit_code == 0 and "flavour: sweet | sour (default sweet)" in shown.output, shown.output
 
 
 @pytest.mark.parametrize(

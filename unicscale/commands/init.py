@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unicscale.recipe.outline import Outline
 
 EVALUATED = ("val", "valid", "validation", "test")  # what people call the folder beside `train`
-TEACHER = "NAME, or NAME:option=value,option=value: dinov2:size=base"
+TEACHER = "NAME, NAME:option=value,option=value (dinov2:size=base), or ./file.py:Class"
 
 
 def register(app: typer.Typer) -> None:
@@ -131,10 +131,13 @@ def _looked_at(path: str) -> tuple[int | None, bool]:
 def _teachers(asked: list[str]) -> dict[str, dict[str, Any]]:
     """Sections by name; the same plug-in twice is told apart by a number."""
     from unicscale.commands.teachers import parse
-    from unicscale.teacher.finding import select
+    from unicscale.teacher.finding import is_adapter, select
 
     sections: dict[str, dict[str, Any]] = {}
     for one in asked:
+        if is_adapter(one):
+            sections[one.rpartition(":")[2].lower()] = {"adapter": one}
+            continue
         plugin, _, options = one.strip(",").partition(":")
         select(plugin)  # refused by the nearest name
         name, number = plugin, 2

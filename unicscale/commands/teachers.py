@@ -18,7 +18,9 @@ from unicscale.run.columns import columns
 if TYPE_CHECKING:
     from unicscale.teacher.described import Described
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="An installed teacher; `list` shows them.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="An installed teacher (`list` shows them), or ./file.py:Class.")
+]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="[a=b]...", help="Its options: size=large text=true")]
 WeightsOption = Annotated[
     str | None,
@@ -54,12 +56,13 @@ def show(name: Name, settings: Settings = None) -> None:
     """What a teacher is and which options it takes."""
     from unicscale.recipe.sections import TeacherSection
     from unicscale.teacher.described import describe
-    from unicscale.teacher.finding import find, select
+    from unicscale.teacher.finding import find, is_adapter, select
 
-    plugin, listed = find(name), select(name)
+    plugin, listed = find(name), None if is_adapter(name) else select(name)
     fields = plugin.Options.model_fields
     print(f"{name}: {(type(plugin).__doc__ or 'a teacher').strip().splitlines()[0]}")
-    print(f"  {'from':<14} {listed.distribution} {listed.version} ({listed.target})")
+    origin = f"{listed.distribution} {listed.version} ({listed.target})" if listed else "that file"
+    print(f"  {'from':<14} {origin}")
     asked = [key for key, field in fields.items() if field.is_required()]
     if asked and not settings:
         print(f"  {'the rest':<14} depends on what you say: `unicscale teachers show {name} {asked[0]}=...`")
@@ -119,8 +122,9 @@ def fetch(
 def check(name: Name, settings: Settings = None, weights: WeightsOption = None) -> None:
     """Run the contract of unicscale.testing on a teacher, in a process of its own."""
     from unicscale.errors import TeacherError
-    from unicscale.teacher.finding import find
+    from unicscale.teacher.finding import find, is_adapter
 
+    name = _absolute(name) if is_adapter(name) else name
     find(name)  # a plug-in that cannot even be imported is said so, not drowned in a test log
     if importlib.util.find_spec("pytest") is None:
         raise TeacherError("the contract is a pytest class: `uv pip install pytest` first.")

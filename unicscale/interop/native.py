@@ -222,9 +222,9 @@ def _statistics(
             prefix = f"{teacher}/{kind}."
             state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             state.pop("running_dispersion", None)  # of angles, which nobody measures any more
-            if state and width is not None and width > sum(t.numel() for t in state.values()):
+            if state and width is not None and not 0 < width <= sum(t.numel() for t in state.values()):
                 raise CheckpointError(
-                    f"{path}: it says that {teacher}'s {kind} is {width:,} wide, and holds less of it."
+                    f"{path}: it says that {teacher}'s {kind} is {width:,} wide, and holds none such."
                 )
             standardizer = empty_standardizer(section, width, kind) if state and width is not None else None
             if standardizer is not None:

@@ -39,11 +39,18 @@ def listing() -> list[Listed]:
 def find(name: str, section: TeacherSection | None = None) -> Teacher:
     """The plug-in a recipe's teacher asks for, imported alone; TeacherError where that cannot be."""
     section = section or TeacherSection()
-    if section.adapter is not None:
-        return _accept(from_file(section.adapter), f"the adapter {section.adapter}")
+    adapter = name if section.adapter is None and section.plugin is None and is_adapter(name) else section.adapter
+    if adapter is not None:
+        return _accept(from_file(adapter), f"the adapter {adapter}")
     listed = select(section.plugin or name)
     ours = listed.distribution == "unicscale"
     return _accept(from_entry_point(listed.target, str(listed), trusted=ours), str(listed))
+
+
+def is_adapter(name: str) -> bool:
+    """Whether it is `./file.py:Class`, which the commands take in place of a name; names in recipes have no dots."""
+    file, _, of_class = name.rpartition(":")
+    return file.endswith(".py") and of_class.isidentifier()
 
 
 def select(wanted: str) -> Listed:
