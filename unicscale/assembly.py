@@ -121,9 +121,8 @@ def assemble(
     sources = [source.teachers if isinstance(source, Source) else None for source in recipe.data.train]
     balance = build_balance(recipe.loss.balance, list(recipe.teachers), sources).to(world.device)
     parameters = [name for name, _ in student.named_parameters()]
-    begin = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at)
-    if recipe.standardize.restart == "stage":
-        begin = partial(begin, anew=teachers.restart)
+    anew = teachers.restart if recipe.standardize.restart == "stage" else None
+    begin = partial(stages.enter, engine=engine, student=student, seed=recipe.seed, read=weights_at, anew=anew)
     states: checkpoint.States = {"statistics": teachers, "balance": balance}
     if found:
         checkpoint.restore(found, engine, world, parameters=parameters, states=states)

@@ -70,9 +70,8 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
             targets = teachers(to_teachers, key=draws["key"], observe=plan.momentum(progress.step) > 0, late=late)
             phase("student")
             guess = engine.student(to_student)
-            scales = teachers.scales() if late else None
-            known = {"balance": parts.balance, "spread": teachers.spread(), "scales": scales, "world": world}
-            loss = distil(guess.answers, targets, **known, **loss_of, **draws)
+            known = teachers.known(late=late) | draws
+            loss = distil(guess.answers, targets, balance=parts.balance, world=world, **known, **loss_of)
             phase("backward")
             engine.backward(loss.sum, last=final)
             tally.add(loss)

@@ -214,6 +214,10 @@ class Teachers:
         modules: dict[str, Any] = dict(self.statistics.items())
         return {n.rpartition("/")[0]: cone.dispersion for n, cone in modules.items() if isinstance(cone, Cone)}
 
+    def known(self, *, late: bool) -> dict[str, Any]:
+        """What the loss takes of the statistics."""
+        return {"spread": self.spread(), "scales": self.scales() if late else None}
+
     def remark(self) -> None:
         """Say what is odd about the teachers' tokens, each once; reads from the device, so at log steps only."""
         modules: dict[str, Any] = dict(self.statistics.items())
