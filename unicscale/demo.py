@@ -215,7 +215,7 @@ def look(folder: RunFolder, place: Path, seed: int, sizes: Sizes) -> None:
     scenes.write(place / "classes", min(256, sizes.test), seed=seed, first=test)
     learned = range(bank, bank + min(384, sizes.bank))
     scenes.write_maps(place / "maps", seed=seed, train=learned, test=range(test, test + 6))
-    settings = Settings(dense_size=64, dense_steps=min(100, sizes.probe_steps), dtype="fp32")
+    settings = Settings(dense_size=64, dense_steps=min(100, sizes.probe_steps), dense_lr=1e-2, dtype="fp32")
     asked = Asked(str(folder.root), [place / "classes", place / "maps"], 6, 256, settings, {}, alone=False)
     write_pictures(folder.pictures, see_all(asked, World()))
 
