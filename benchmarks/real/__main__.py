@@ -24,7 +24,7 @@ PLACE = Path("runs/real")
 COST = """\
 Time on two quiet cores without a GPU: {minutes}.
 Room: {room:.0f} GB below {place}. `make demo` shows the same in five minutes on drawn scenes, without packages."""
-MINUTES = "see docs/real.md"
+MINUTES = "not measured yet; docs/real.md says what its parts took on a busy machine"
 
 
 def main() -> None:

@@ -125,10 +125,10 @@ def test_a_dense_head_learns_at_the_rate_that_was_said(student, tmp_path):
     scenes(tmp_path / "street", "masks", range(24))
     few = FAST | {"dense_steps": 30}
     evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "usual.json", **few)
-    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "still.json", **few | {"dense_lr": 1e-7})
-    usual, still = (scores(tmp_path / f"{n}.json")["segment:street/mIoU"]["student"] for n in ("usual", "still"))
-    assert usual["value"] != still["value"]  # of a head that begins at zero even the smallest steps have a direction
-    assert '"lr": 1e-07' in next((tmp_path / "still").glob("*/*.json")).read_text()
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "rough.json", **few | {"dense_lr": 0.1})
+    usual, rough = (scores(tmp_path / f"{n}.json")["segment:street/mIoU"]["student"] for n in ("usual", "rough"))
+    assert rough["value"] < usual["value"] - 10  # its steps are too large to settle
+    assert '"lr": 0.1' in next((tmp_path / "rough").rglob("segment*.json")).read_text()
 
 
 def test_a_result_from_before_the_rate_could_be_said_keeps_its_key():
