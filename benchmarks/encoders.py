@@ -146,6 +146,8 @@ def teachers_table(found: list[Row]) -> str:
     lines: list[str] = []
     for library in LIBRARIES:
         mine = [r for r in found if r["library"] == library]
+        if not mine:  # nobody was asked yet
+            continue
         lines += [f"### {library}: {count(mine)}", ""]
         lines += ["| family | tried | teaches | summary | patches | stride | sizes | M |", "|" + "---|" * 8]
         for r in mine:
@@ -174,7 +176,7 @@ def count(found: list[Row]) -> str:
     yes, bad = (sum(r["verdict"] in which for r in found) for which in (("yes",), ("traceback", "silent error")))
     meta = sum(r.get("compared") == "shapes only" for r in found)
     return (
-        f"{yes} of {len(found)}"
+        f"{yes} of {len(found)} asked"
         + (f" ({meta} by their shapes)" if meta else "")
         + f", {bad} tracebacks or silent errors"
     )

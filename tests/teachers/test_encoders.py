@@ -61,5 +61,5 @@ def test_the_table_counts_what_went_wrong() -> None:
         },
     ]
     said = encoders.teachers_table(rows)
-    assert "### hf: 1 of 2, 1 tracebacks or silent errors" in said
+    assert "### hf: 1 of 2 asked, 1 tracebacks or silent errors" in said
     assert "| `c` |  | yes | 3 |  | 4 | any × 4 |  |" in said
