@@ -51,7 +51,7 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
     """Batches in, checkpoints out."""
     recipe, plan, progress, world = parts.recipe, parts.plan, parts.progress, parts.world
     engine, teachers, log, saver = parts.engine, parts.teachers, parts.log, parts.saver
-    loss_of = recipe.loss_arguments() | {"compare": compared(recipe.engine)}
+    loss_of: dict[str, Any] = recipe.loss_arguments() | {"compare": compared(recipe.engine)}
     late = recipe.compares_late
     streak = Streak(world.device, recipe.engine.dtype)
     last = min(plan.steps, max_steps or plan.steps)
