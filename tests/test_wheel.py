@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ SEE = "from unicscale import demo, recipe; print(recipe.load(demo.RECIPE, ['out=
 @pytest.fixture(scope="module")
 def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of this checkout, unpacked."""
-    pytest.importorskip("setuptools")
+    if importlib.util.find_spec("setuptools") is None:  # not imported here: other tests may hold Python's own distutils
+        pytest.skip("no setuptools")
     tree, into = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("installed")
     for name in ("unicscale", "teachers", "launch", "recipes"):
         shutil.copytree(repository / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
