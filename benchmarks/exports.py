@@ -84,7 +84,7 @@ def memory(arch: str) -> list[Row]:
         images = recipe.write_images(folder / "images", 8)
         for kind in ("fsdp2", "zero3"):
             path = recipe.write_recipe(
-                folder / f"{kind}.yaml", images, folder / kind, steps=2, engine__kind=kind, data__images_per_step=4,
+                folder / f"{kind}.yaml", images, folder / kind, steps=8, engine__kind=kind, data__images_per_step=4,
                 student={"arch": arch, "patch": 8}, engine__timeout_seconds=600,
             )  # fmt: skip
             command = [sys.executable, "-m", "unicscale_launch.local", str(path), "--ranks", "4"]
