@@ -61,7 +61,7 @@ def verify(
 
     And what the export says of the batches that are `shown` to it, in the same process.
     """
-    images = probes(opened)
+    images = probes(opened, any_size=target.any_size(opened))
     reference = _rounded(opened) if wishes.half else opened
     ours = {size: tokens(reference, batch, wishes.projectors, target) for size, batch in images.items()}
     theirs_would = {
@@ -86,12 +86,12 @@ def verify(
     return differences, said
 
 
-def probes(opened: Opened) -> dict[int, Tensor]:
+def probes(opened: Opened, *, any_size: bool = True) -> dict[int, Tensor]:
     """Noise, normalised: its own size, and one that is two patches larger, in batches of two and three."""
     generator = torch.Generator().manual_seed(0)
     size, other = opened.size, opened.size + 2 * opened.student.trunk.patch
     # whatever is no ViT is written for its own size where its form holds one, and asked at that
-    asked = ((2, size), (3, other)) if isinstance(opened.student.trunk, PlainViT) else ((3, size),)
+    asked = ((2, size), (3, other)) if any_size and isinstance(opened.student.trunk, PlainViT) else ((3, size),)
     return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in asked}
 
 

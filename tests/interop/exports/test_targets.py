@@ -17,12 +17,13 @@ from PIL import Image
 from tests.kit import places, students
 from unicscale import Features, load
 from unicscale.errors import CheckpointError, RecipeError
-from unicscale.interop import verify
+from unicscale.interop import exporting, verify
 from unicscale.interop.exports import TARGETS, target_of
 from unicscale.interop.exports.portable import bicubic
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.loading import read
 from unicscale.interop.opened import Opened
+from unicscale.interop.origin import Origin
 from unicscale.recipe import sections
 from unicscale.student.model import build_student, in_memory
 from unicscale.student.trunk import resize_positions
@@ -212,3 +213,13 @@ def test_products_resize_positions_as_interpolation_does() -> None:
 def test_a_target_that_nobody_wrote_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"--to tim: not a target\. Did you mean 'timm'\?"):
         target_of("tim")
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("dinov3", [64]), ("eva02", [56, 84])])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_of_attention_that_turns_takes_the_sizes_that_it_can(
+    name: str, kind: str, sizes: list[int], tmp_path: Path
+) -> None:
+    found = exporting.export(students.other(kind), Origin(kind), target_of(name), tmp_path / "out", PLAINLY)
+    assert [one.size for one in found] == sizes
+    assert max(one.from_student for one in found) < 1e-5

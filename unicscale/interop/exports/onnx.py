@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from unicscale.interop.exports.portable import answer_names
+from unicscale.interop.exports.portable import answer_names, any_size
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.exports.torch_export import program_of
 from unicscale.interop.opened import Opened
-from unicscale.student.trunk.plain import PlainViT
 
 FILE = "model.onnx"
 OPSET = 18
@@ -39,6 +38,10 @@ class Onnx(Target):
             if wishes.small is not None and wishes.small.said == "dynamic":
                 in_eight_bits(folder / FILE)
 
+    def any_size(self, opened: Opened) -> bool:
+        """Where the graph does."""
+        return any_size(opened.student.trunk)
+
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`onnxruntime.InferenceSession`."""
         cast = ".half()" if wishes.half else ""
@@ -54,7 +57,7 @@ class Onnx(Target):
     def note(self, opened: Opened) -> str:
         """The opset."""
         sides = ""
-        if isinstance(opened.student.trunk, PlainViT):
+        if self.any_size(opened):
             sides = f", and so may the sides, by multiples of {opened.student.trunk.patch}"
         return f"ONNX opset {OPSET}; the batch may change{sides}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 
 from unicscale.contracts import Features, Seen
@@ -46,6 +47,11 @@ class Portable(nn.Module):
         return blocks, Features(x[:, 0], x[:, trunk.prefix :])
 
 
+def any_size(trunk: nn.Module) -> bool:
+    """Of ViTs; but timm computes DINOv3's angles in Python's numbers, which a graph takes for constants."""
+    return isinstance(trunk, PlainViT) and not isinstance(getattr(trunk, "rope", None), RotaryEmbeddingDinoV3)
+
+
 def named(seen: Seen) -> dict[str, Tensor]:
     """Everything a student says, by its name in a graph; kinds that a teacher does not have are left out."""
     found = {**seen.features._asdict()}
@@ -71,6 +77,7 @@ def _inverted(scale: nn.Module, tokens: Tensor | None) -> Tensor | None:
 def embedded(trunk: PlainViT, x: Tensor, rows: int, columns: int) -> Tensor:
     """Patches with their positions, behind CLS and registers."""
     batch = x.shape[0]  # len() would make a constant of it
+    x = x if x.dim() == 3 else x.flatten(1, 2)  # timm leaves the grid as it is where sizes may change
     prefix = [t.expand(batch, -1, -1).to(x.dtype) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
     if trunk.pos_embed is None:
         return torch.cat([*prefix, x], dim=1)
@@ -111,7 +118,7 @@ def probe(opened: Opened) -> tuple[Tensor, dict[int, object]]:
     patch, size = opened.student.trunk.patch, opened.size
     dtype = next(opened.student.trunk.parameters()).dtype
     batch = torch.export.Dim("batch", min=1)
-    if not isinstance(opened.student.trunk, PlainViT):
+    if not any_size(opened.student.trunk):
         return torch.rand(2, 3, size, size).to(dtype), {0: batch}
     rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     # other numbers than the own grid's and each other's: what is equal while tracing may be taken for always equal

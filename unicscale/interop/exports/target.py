@@ -15,6 +15,7 @@ from unicscale.errors import RecipeError
 from unicscale.interop.opened import Opened
 from unicscale.interop.small import Small
 from unicscale.student.trunk import Grid, resize_positions
+from unicscale.student.trunk.plain import PlainViT
 
 
 class Wishes(NamedTuple):
@@ -45,6 +46,10 @@ class Target(ABC):
 
         They are what the card shows and what verification runs, in a process that has loaded nothing else.
         """
+
+    def any_size(self, opened: Opened) -> bool:
+        """Whether it takes images of other sizes than the student's own."""
+        return isinstance(opened.student.trunk, PlainViT)
 
     def positions(self, opened: Opened, table: Tensor, old: Grid, new: Grid) -> Tensor:
         """Patch positions (1, h w, d) as its library resizes them to another grid; ours, where it can."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from unicscale.interop.exports.portable import Portable, answer_names, probe
+from unicscale.interop.exports.portable import Portable, answer_names, any_size, probe
 from unicscale.interop.exports.target import Target, Wishes
 from unicscale.interop.opened import Opened
 
@@ -37,6 +37,10 @@ class TorchExport(Target):
         held = io.BytesIO()  # on a full disk torch's writer of programs ends the process; memory does not fill up so
         torch.export.save(program, held)
         (folder / FILE).write_bytes(held.getbuffer())
+
+    def any_size(self, opened: Opened) -> bool:
+        """Where the graph does."""
+        return any_size(opened.student.trunk)
 
     def use(self, opened: Opened, wishes: Wishes) -> str:
         """`torch.export.load`."""
