@@ -179,7 +179,7 @@ def _cell(row: Row) -> str:
     if "sizes" not in row:
         return "refused" if row else ""
     said = [f"{plain:.0e}" if plain <= 1e-4 else f"({own:.0e})" for plain, own in row["sizes"].values()]
-    return ", ".join("0" if text == "0e+00" else text for text in said)
+    return ", ".join(said).replace("0e+00", "0")
 
 
 if __name__ == "__main__":
