@@ -60,6 +60,13 @@ def test_a_row_differs_from_its_base_in_what_its_table_varies_and_in_nothing_els
     assert {v for by in covering.values() for v in by} == set(row.varies)
 
 
+def test_the_page_of_rows_is_that_of_the_recipes() -> None:
+    from benchmarks.paper_rows import PAGE as ROWS_PAGE
+    from benchmarks.paper_rows import page
+
+    assert ROWS_PAGE.read_text() == page(), "python benchmarks/paper_rows.py writes it"
+
+
 @pytest.mark.parametrize("name", ROWS, ids=str)
 def test_a_row_has_the_papers_epochs_and_probability(name: str) -> None:
     row = recipe(name)
