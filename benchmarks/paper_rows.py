@@ -17,7 +17,7 @@ PAPER, PAGE = ROOT / "recipes" / "paper", ROOT / "docs" / "paper_rows.md"
 HEAD = """# Rows against their bases
 
 In what each recipe of `recipes/paper/` differs from the one that it extends, resolved: key, before, after. Where it
-says nothing, the two are the same run. Written by `benchmarks/paper_rows.py`; [paper.md](paper.md) says what a table is.
+says nothing, both are the same run. Written by `benchmarks/paper_rows.py`; [paper.md](paper.md) says what a table is.
 
 | row | extends | differs in |
 |---|---|---|
