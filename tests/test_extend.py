@@ -80,6 +80,14 @@ def test_a_change_is_made_as_the_page_says(scratch: Path, title: str) -> None:
                     assert line in ran.stdout + ran.stderr, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
 
+def test_every_change_still_finds_its_place() -> None:
+    """Quick, and in every `make test`: whether the change then works is carried out above."""
+    for text in SECTIONS.values():
+        for how, file, kind, block in BLOCK.findall(text):
+            if how == "In" and kind == "diff":
+                patched((places.REPOSITORY / file).read_text(), block)
+
+
 def test_ten_changes_touch_few_files() -> None:
     counts = {title: len(touched(text)) for title, text in SECTIONS.items()}
     print(counts, sum(counts.values()))
