@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,16 @@ def _other_options(one: Frozen, held: dict[str, Any]) -> str:
 
 def real_buffers(plugin: Teacher, options: Any) -> dict[str, Tensor]:
     """The values of buffers that no file holds (masks, rotary tables): built for real, parameters left on meta."""
+    try:
+        with _parameters_on_meta():
+            return dict(plugin.build(options).named_buffers())
+    except (NotImplementedError, TeacherError):  # tables that a module computes where its parameters are: all is built
+        return dict(plugin.build(options).named_buffers())
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Buffers are made; of parameters only the shapes."""
     register = nn.Module.register_parameter
 
     def register_on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -161,7 +172,7 @@ def real_buffers(plugin: Teacher, options: Any) -> dict[str, Tensor]:
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
     try:
-        return dict(plugin.build(options).named_buffers())
+        yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
