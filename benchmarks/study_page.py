@@ -107,13 +107,13 @@ def order(cells: Cells, rows: Sequence[str]) -> str:
         for two in rows[i + 1 :]:
             seeds = [seed for seed in seeds_of(cells, one) if seed in seeds_of(cells, two)]
             for metric, axis in STANDS_FOR.items():
-                theirs = [printed.get(row, {}).get(metric) for row in (one, two)]
-                if None in theirs or theirs[0] == theirs[1] or len(seeds) < 2:
+                first, second = (printed.get(row, {}).get(metric) for row in (one, two))
+                if first is None or second is None or first == second or len(seeds) < 2:
                     continue
                 mean, half = interval(paired(cells, two, one, axis, seeds))
                 if abs(mean) <= half:
                     untold += 1
-                elif (mean > 0) == (theirs[1] > theirs[0]):
+                elif (mean > 0) == (second > first):
                     agree += 1
                 else:
                     against.append(f"{axis} of {short(one)} and {short(two)}")
