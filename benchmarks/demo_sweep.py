@@ -45,16 +45,19 @@ def steps(low: int, high: int) -> list[str]:
     return [f"stages.0.steps={low}", f"stages.1.steps={high}"]
 
 
+WIDE = "student.options={embed_dim: 144, depth: 4, num_heads: 3}"
 VARIANTS: dict[str, list[str]] = {
     "as it was": REMEMBER,
+    "still, width 144": [*STILL, WIDE],
+    "still, twice as long": [*STILL, *steps(2240, 480)],
+    "still, width 144, lr 4e-3": [*STILL, WIDE, *peaks(4e-3)],
+    "still, width 144, batch 32": [*STILL, WIDE, "data.images_per_step=32", *steps(2240, 480)],
     "still": STILL,
-    "still, lr 4e-3": [*STILL, *peaks(4e-3)],
-    "still, lr 1e-3": [*STILL, *peaks(1e-3)],
-    "still, batch 32": [*STILL, "data.images_per_step=32", *steps(2240, 480)],
     "still, no dropping": [*STILL, "loss.balance={kind: none}"],
-    "still, width 144": [*STILL, "student.options={embed_dim: 144, depth: 4, num_heads: 3}"],
     "still, depth 6": [*STILL, "student.options={embed_dim: 96, depth: 6, num_heads: 3}"],
     "still, more at 64": [*STILL, *steps(640, 560)],
+    "still, lr 4e-3": [*STILL, *peaks(4e-3)],
+    "still, lr 1e-3": [*STILL, *peaks(1e-3)],
 }
 
 
