@@ -49,10 +49,12 @@ WIDE = "student.options={embed_dim: 144, depth: 4, num_heads: 3}"
 VARIANTS: dict[str, list[str]] = {
     "as it was": REMEMBER,
     "still, width 144": [*STILL, WIDE],
-    "still, twice as long": [*STILL, *steps(2240, 480)],
+    "still, width 144, twice as long": [*STILL, WIDE, *steps(2240, 480)],
+    "still, width 144, no dropping": [*STILL, WIDE, "loss.balance={kind: none}"],
     "still, width 144, lr 4e-3": [*STILL, WIDE, *peaks(4e-3)],
     "still, width 144, batch 32": [*STILL, WIDE, "data.images_per_step=32", *steps(2240, 480)],
     "still": STILL,
+    "still, twice as long": [*STILL, *steps(2240, 480)],
     "still, no dropping": [*STILL, "loss.balance={kind: none}"],
     "still, depth 6": [*STILL, "student.options={embed_dim: 96, depth: 6, num_heads: 3}"],
     "still, more at 64": [*STILL, *steps(640, 560)],
