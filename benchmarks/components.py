@@ -18,6 +18,8 @@ from unicscale import demo
 from unicscale.data import scenes
 from unicscale.recipe import load
 
+# as these runs were when the demo's student was as wide as its teachers, and learned from flipped scenes too
+PLAIN = ["student.options={embed_dim: 96, depth: 4, num_heads: 3}", "data.augment.flip=0.5", "engine.remember=null"]
 # each row adds one line to the one before, as the ablation recipes do
 BASIC = ["projector={kind: mlp, shared: true}", "standardize.kind=none", "loss.balance={kind: none}"]
 ROWS = {
@@ -57,7 +59,7 @@ def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
     images = out / f"seed-{seed}" / "scenes"
     scenes.write(images, sizes.train, seed=seed)
     stages = [f"stages.0.steps={steps}", f"stages.1.steps={max(steps // 6, 1)}"]
-    place = [f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
+    place = [*PLAIN, f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
     changes = [*place, *stages, *ROWS.get(row, [])]
     if row in ROWS:
         models = {STUDENT: demo.student_of(demo.distil(changes))}

@@ -239,7 +239,7 @@ def told(scores: dict[str, Scores], recipe: Recipe) -> list[str]:
     gained = [f"{axis} ({value:+.1f} %)" for axis, value in over.items() if value > 0]
     return [
         f"Two frozen teachers of synthetic scenes know different things: {knows}.",
-        f"A student of the size of one of them learned from both at once, in two stages: {stages}. "
+        f"{sized(recipe)} learned from both at once, in two stages: {stages}. "
         "Its targets were standardised, and for each image a teacher that it already followed well was left out now "
         "and then (teacher dropping).",
         "Against the best teacher of each axis, the mean over all axes is: "
@@ -247,6 +247,13 @@ def told(scores: dict[str, Scores], recipe: Recipe) -> list[str]:
         + (f"The student goes beyond both on {', '.join(gained)}." if gained else "It goes beyond both on no axis."),
         "What each part of the method adds was measured apart: docs/components.md.",
     ]  # fmt: skip
+
+
+def sized(recipe: Recipe) -> str:
+    """The student beside its teachers, so that nobody takes a larger one for a better method."""
+    width, deep = (recipe.student.options[key] for key in ("embed_dim", "depth"))
+    theirs = {open_teacher(section.plugin, "random", section.options).spec.dim for section in recipe.teachers.values()}
+    return f"A student of {width} channels and {deep} blocks, where each teacher has {max(theirs)} channels,"
 
 
 def _behind(row: Scores, scores: dict[str, Scores]) -> float:
