@@ -37,6 +37,7 @@ from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load, shipped
 from unicscale.run import status
 from unicscale.run.folder import RunFolder, refuse_unfit, write_whole
+from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import open_teacher
 
 RECIPE = shipped.FOLDER / "demo.yaml"
@@ -252,8 +253,8 @@ def told(scores: dict[str, Scores], recipe: Recipe) -> list[str]:
 def sized(recipe: Recipe) -> str:
     """The student beside its teachers, so that nobody takes a larger one for a better method."""
     width, deep = (recipe.student.options[key] for key in ("embed_dim", "depth"))
-    theirs = {open_teacher(section.plugin, "random", section.options).spec.dim for section in recipe.teachers.values()}
-    return f"A student of {width} channels and {deep} blocks, where each teacher has {max(theirs)} channels,"
+    theirs = max(describe(name, section).spec.dim for name, section in recipe.teachers.items())
+    return f"A student of {width} channels and {deep} blocks, where each teacher has {theirs} channels,"
 
 
 def _behind(row: Scores, scores: dict[str, Scores]) -> float:
