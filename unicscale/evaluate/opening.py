@@ -37,7 +37,8 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
     path, opened = _read(source)
     module, whole = both(opened)
     module.to(device)
-    subject = Subject(label or _label(path), module, module, sha_of(module), module.size, module.patch)
+    of = sha_of(module), module.size, module.patch, len(module.mean)
+    subject = Subject(label or _label(path), module, module, *of)
     if whole is None or not len(whole.statistics):
         return subject
     lenders = _lenders(path, tuple(whole.statistics), given)
