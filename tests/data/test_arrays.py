@@ -24,6 +24,9 @@ from unicscale.recipe.sections import Data
 FOUR = {"mean": [0.5, 0.4, 0.3, 0.2], "std": [0.25, 0.25, 0.25, 0.25]}
 
 
+BIG, WAS = np.zeros((100, 100, 100), np.uint8), "(100, 100, 100)"
+
+
 def stored(values, **changes) -> bytes:
     stream = io.BytesIO()
     np.save(stream, values)
@@ -53,8 +56,8 @@ def test_an_array_is_read_as_numpy_wrote_it_whatever_its_order_and_number_of_cha
         (stored(np.zeros((4, 0, 2), np.uint8)), r"an array of \(4, 0, 2\); images are"),
         (stored(np.zeros((4, 4, 2), np.uint8))[:-1], "31 values, where its header names 32"),
         (stored(np.zeros((4, 4, 2), np.uint8), **{"(4, 4, 2)": "(4,-4,-2)"}), r"an array of \(4, -4, -2\)"),
-        (stored(np.zeros((100, 100, 100), np.uint8), **{"(100, 100, 100)": "(99999, 99999,9)"}), "more than 134,217,728"),
-        (stored(np.zeros((100, 100, 100), np.uint8), **{"(100, 100, 100)": "(1000,1000,9999)"}), "or 402,653,184 values"),
+        (stored(BIG, **{WAS: "(99999, 99999,9)"}), "more than 134,217,728"),
+        (stored(BIG, **{WAS: "(1000,1000,9999)"}), "or 402,653,184 values"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_what_it_says_costs_nothing_and_is_said(data, said):
@@ -100,7 +103,9 @@ def test_batches_have_the_channels_of_their_set_and_blur_is_the_same_for_each(tm
 def test_a_set_of_another_number_of_channels_is_refused_with_the_file_and_the_way_out(tmp_path):
     arrays, pictures = write_arrays(tmp_path / "arrays", 4, count=3), write_images(tmp_path / "pictures", count=2)
     place = f"{arrays}/all/000.npy"
-    with pytest.raises(DataError, match=rf"{place}: 4 channels; expected 3, .*\n  Say data.channels: .* 4 numbers each"):
+    with pytest.raises(
+        DataError, match=rf"{place}: 4 channels; expected 3, .*\n  Say data.channels: .* 4 numbers each"
+    ):
         open_images(str(arrays), channels=3)
     with pytest.raises(DataError, match=r"000.jpg: 3 channels; expected 4, as data.channels says.\n .* \.npy arrays"):
         open_images(str(pictures), channels=4)

@@ -31,7 +31,9 @@ def write_images(folder: Path, count: int = 64, side: int = 40) -> Path:
     return folder
 
 
-def write_arrays(folder: Path, channels: int, count: int = 32, side: int = 40, classes: tuple[str, ...] = ("all",)) -> Path:
+def write_arrays(
+    folder: Path, channels: int, count: int = 32, side: int = 40, classes: tuple[str, ...] = ("all",)
+) -> Path:
     """Noise of so many channels as .npy arrays, brighter from class to class."""
     for number in range(count):
         place = folder / classes[number % len(classes)] / f"{number:03d}.npy"

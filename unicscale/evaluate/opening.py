@@ -84,7 +84,8 @@ def _of_frozen(label: str, lender: Lender, device: torch.device, *, teacher: boo
     of = frozen.spec
     return Subject(
         label, frozen, frozen, sha_of(frozen), of.size, of.patch,
-        teacher=teacher, tokens=of.tokens, lenders={lender.name: lender} if teacher else {},
+        max(2, *(frozen.channels or [0])) + 1, teacher=teacher, tokens=of.tokens,
+        lenders={lender.name: lender} if teacher else {},
     )  # fmt: skip
 
 
