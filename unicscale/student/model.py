@@ -83,15 +83,15 @@ class Student(nn.Module):
     def initial_values(self, seed: int) -> Callable[[str, tuple[int, ...]], Tensor]:
         """What each parameter starts from; the answer may hold a whole model, so let go of it soon."""
         given = {} if self.source is None else self.source()
-        timms, layer_scale = self.trunk.first(seed), self.trunk.layer_scale
-        pixels = self.trunk.channels.count * self.trunk.patch**2
+        trunk, timms = self.trunk, self.trunk.first(seed)
+        form = {"patch": trunk.patch, "channels": trunk.channels.count, "layer_scale": trunk.layer_scale}
 
         def value(name: str, shape: tuple[int, ...]) -> Tensor:
             if name in given:
                 return self._fitted(name, given[name], shape)
             if timms is not None and name.startswith("trunk."):
                 return timms(name.removeprefix("trunk."), shape)
-            return initial(name, shape, seed, pixels=pixels, layer_scale=layer_scale)
+            return initial(name, shape, seed, **form)
 
         return value
 
@@ -139,14 +139,16 @@ def exact(name: str) -> bool:
     return name.rpartition(".")[2] in RUNNING + SEEN or ".rope." in name
 
 
-def initial(name: str, shape: Sequence[int], seed: int, *, pixels: int = 768, layer_scale: float = 0.0) -> Tensor:
+def initial(
+    name: str, shape: Sequence[int], seed: int, *, patch: int = 16, channels: int = 3, layer_scale: float = 0.0
+) -> Tensor:
     """One parameter's initial value in fp32 on the CPU: a function of (seed, name), whatever the world or engine."""
     value = torch.empty(tuple(shape))
     generator = torch.Generator().manual_seed(rng.key(seed, rng.Purpose.INIT, _number(name)))
     parent, _, leaf = name.rpartition(".")
     if "patch_embed.proj" in parent:
         # torch's default for convolutions, of which the bias's depends on the weight's fan-in
-        bound = 1 / math.sqrt(pixels if leaf == "bias" else math.prod(shape[1:]))
+        bound = 1 / math.sqrt(channels * patch * patch if leaf == "bias" else math.prod(shape[1:]))
         return value.uniform_(-bound, bound, generator=generator)
     if len(shape) == 4:  # a convolution of the stem, as torch fills it
         bound = 1 / math.sqrt(math.prod(shape[1:]))
