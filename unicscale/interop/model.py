@@ -119,7 +119,8 @@ class Model(nn.Module):
 
     def _batch(self, images: Picture | Sequence[Picture]) -> Tensor:
         if isinstance(images, Tensor):
-            if images.dim() not in (3, 4) or images.shape[-3] != (count := len(self.mean)):
+            count = len(self.mean)
+            if images.dim() not in (3, 4) or images.shape[-3] != count:
                 raise DataError(
                     f"images are (B, {count}, H, W) or one ({count}, H, W): uint8, or floats that are normalised; "
                     f"this is {tuple(images.shape)}."
