@@ -98,14 +98,13 @@ def config(told: Plain, channels: int = 3) -> dict[str, Any]:
         "no_embed_class": told.registers > 0, "dynamic_img_size": True,
     }  # fmt: skip
     arguments |= {} if channels == 3 else {"in_chans": channels}
-    first = "patch_embed.proj" if channels == 3 else None  # timm makes one that is named fit three, or draws it anew
     return {
         "architecture": "vit_giant_patch14_dinov2" if told.swiglu else "vit_base_patch16_224",
         "num_classes": 0,
         "num_features": told.width,
         "global_pool": "token",
         "model_args": arguments,
-        "pretrained_cfg": {"pool_size": None, "first_conv": first, "classifier": "head"},
+        "pretrained_cfg": {"pool_size": None, "first_conv": "patch_embed.proj", "classifier": "head"},
     }
 
 
