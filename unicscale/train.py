@@ -26,7 +26,7 @@ def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) 
     try:
         with joined(recipe.engine) as world:
             if recipe.evaluate.ever:
-                world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val))
+                world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val, recipe.data.channels.count))
             with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=fresh) as run:
                 if recipe.engine.compile:
                     keep_compiled(run.root / "compiled")

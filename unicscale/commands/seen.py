@@ -37,7 +37,8 @@ def _data(recipe: Recipe) -> list[str]:
     from unicscale.data.stream.order import Order
 
     section = recipe.data
-    counts = [len(open_images(s.path, section.reader, section.max_resolution, section.resize)) for s in sources]
+    how = section.reader, section.max_resolution, section.resize, section.channels.count
+    counts = [len(open_images(s.path, *how)) for s in sources]
     order = Order(recipe.seed, counts, [s.weight for s in sources], section.images_per_step)
     Plan.of(
         recipe.stages,
@@ -74,7 +75,7 @@ def _evaluation(recipe: Recipe) -> list[str]:
     if labels:
         from unicscale.evaluate.during import refuse_unfit
 
-        refuse_unfit(section, val)
+        refuse_unfit(section, val, recipe.data.channels.count)
     return []
 
 
@@ -85,6 +86,6 @@ def _student(recipe: Recipe) -> list[str]:
         return []
     from unicscale.student.trunk import build_trunk  # which brings torch
 
-    trunk = build_trunk(recipe.student, recipe.stages[0].size_list[0])
+    trunk = build_trunk(recipe.student, recipe.sizes[0], recipe.data.channels)
     trunk.check_stages([stage.size_list for stage in recipe.stages])
     return []

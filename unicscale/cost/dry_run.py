@@ -105,6 +105,7 @@ class Synthetic:
         self.seed, self.device, self.rank = recipe.seed, world.device, world.rank
         self.damage = Damage(0, 0, self.rank)  # drawn pixels are never damaged
         self.share, self.micro_batches = recipe.data.images_per_step // world.size, 1
+        self.channels = recipe.data.channels.count
 
     def start(self, after: Progress, size: Callable[[int], int], steps: int) -> Iterator[Batch]:
         """One micro-batch per step."""
@@ -112,7 +113,7 @@ class Synthetic:
             index = torch.arange(self.share) + self.rank * self.share
             key = rng.key(self.seed, rng.Purpose.SYNTHETIC, step, self.rank)
             draws = torch.Generator().manual_seed(key >> 1)
-            shape = (self.share, 3, size(step), size(step))
+            shape = (self.share, self.channels, size(step), size(step))
             images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
             yield Batch(images.to(self.device), index.to(self.device), torch.zeros_like(index, device=self.device))
 

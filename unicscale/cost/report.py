@@ -106,7 +106,7 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
     engine_of(recipe.engine).parts(recipe.engine, ranks)
     shapes.trunk.check_stages([stage.size_list for stage in recipe.stages])
     refuse_lone_images(shapes.trunk, share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)[0])
-    for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
+    for size in sorted(recipe.sizes):
         for name, one in shapes.teachers.items():
             if recipe.teachers[name].mosaic:
                 refuse_resizable(one.spec, name)

@@ -30,7 +30,7 @@ class Shapes:
     def of(cls, recipe: Recipe) -> Shapes:
         """Built, not filled: a second or two for UNIC-L."""
         teachers = {name: frozen_of(name, section) for name, section in recipe.teachers.items()}
-        trunk = build_trunk(recipe.student, recipe.stages[0].size_list[0])
+        trunk = build_trunk(recipe.student, recipe.sizes[0], recipe.data.channels)
         widths = {name: one.widths for name, one in teachers.items()}
         with torch.device("meta"):
             projector = build_projector(recipe.projector, widths=trunk.widths, prefix=trunk.prefix, teachers=widths)

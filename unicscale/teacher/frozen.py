@@ -29,9 +29,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Frozen(nn.Module):
     """One teacher's module behind one forward: the only entry that sharded modules allow."""
 
-    def __init__(self, plugin: Teacher, options: Any, name: str, widths: Widths | None = None) -> None:
+    def __init__(
+        self, plugin: Teacher, options: Any, name: str, widths: Widths | None = None, channels: list[int] | None = None
+    ) -> None:
         super().__init__()
-        self.plugin, self.options, self.name = plugin, options, name
+        self.plugin, self.options, self.name, self.channels = plugin, options, name, channels
         self.spec: TeacherSpec = plugin.spec(options)
         self.widths = widths or self.spec.widths  # of the tokens that a student is to match
         with torch.device("meta"), nobody_leaves(f"teacher '{name}'"):
@@ -46,13 +48,25 @@ class Frozen(nn.Module):
         """Tokens of uint8 pixels, or of floats that are already in this teacher's normalisation."""
         door.refuse_pixels(self.name, self.spec, images)
         if not images.dtype.is_floating_point:
-            images = normalise(images, self.spec.mean, self.spec.std)
+            images = normalise(self.colours(images), self.spec.mean, self.spec.std)
         dtype = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
         # its own copy: what a teacher does to its images is no other teacher's affair
         images = images.to(dtype, copy=True)
         with door.named(self.name, self.plugin):
             said = self.plugin.forward(self.module, images)
         return door.checked(said, self.name, self.spec, images)
+
+    def colours(self, images: Tensor) -> Tensor:
+        """Of images (B, C, H, W) its red, green and blue: those that it was told, else the first three."""
+        chosen, count = self.channels or [0, 1, 2], images.shape[1]
+        if self.channels is None and count == 3:
+            return images
+        if max(chosen) >= count:
+            raise TeacherError(
+                f"teacher '{self.name}' sees three channels, here {chosen}, and these images have {count}, from 0.\n"
+                f"  Say which are its red, green and blue: teachers.{self.name}.channels: [0, 0, 0]"
+            )
+        return torch.stack([images[:, channel] for channel in chosen], dim=1)  # by an index the host would wait
 
     def classify(self, summary: Tensor) -> Tensor:
         """Logits of the teacher's own classifier: (B, D) -> (B, classes)."""
@@ -88,7 +102,7 @@ def open_teacher(
 def frozen_of(name: str, section: TeacherSection) -> Frozen:
     """The teacher that a section describes, on meta, without weights."""
     described = describe(name, section)
-    return Frozen(described.plugin, described.options, name, described.widths)
+    return Frozen(described.plugin, described.options, name, described.widths, section.channels)
 
 
 def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Frozen:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unicscale.data.sets.arrays import is_array
 from unicscale.data.sets.folder import SUFFIXES, by_first_folder, listing
 from unicscale.errors import DataError
 
@@ -51,6 +52,11 @@ def gather(source: str, unpack_into: str) -> Gathered:
         if shards and not any(Path(source, name).suffix.lower() in SUFFIXES for name in os.listdir(source)):
             return _shards(shards, unpack_into)
         files, classes, labels = listing(source)
+        if is_array(files[0]):
+            raise DataError(
+                f"{source}: arrays (.npy) are not packed: betons hold pictures of three channels, as FFCV reads them.\n"
+                "  Name the folder itself in data.train."
+            )
         images = [Stored(name, os.path.join(source, name)) for name in files]
         return Gathered(images, labels, classes, "folder")
     if not os.path.exists(source):
