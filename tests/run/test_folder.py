@@ -218,7 +218,7 @@ def test_a_file_written_whole_is_read_back_in_any_locale(tmp_path: Path) -> None
 def test_a_run_that_cannot_note_its_end_says_why_it_ended_and_lets_go(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as folder:
+    with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as (folder, _):
         folder.facts.unlink()
         folder.facts.mkdir()  # as good as a full disk
         raise DataError("the reason")

@@ -9,7 +9,7 @@ import os
 from unicscale.errors import RecipeError
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, share
-from unicscale.recipe.sections import Source
+from unicscale.recipe.sections import SHORT_NAMES, Source, Student
 
 FREE = {"loss", "knn"}  # tasks of `evaluate.tasks` that every run can measure: others are asked about with torch
 
@@ -78,10 +78,22 @@ def _evaluation(recipe: Recipe) -> list[str]:
     return []
 
 
-def _student(recipe: Recipe) -> list[str]:
-    from unicscale.recipe.sections.models import SHORT_NAMES
+def _plain(student: Student) -> bool:
+    """Whether it is one of the short names with a width, depth and heads that fit: nobody has to build it to know."""
+    said, patch = student.options, student.known_patch or 0
+    if student.arch not in SHORT_NAMES or (student.stem == "convolutions" and patch & (patch - 1)):
+        return False
+    if not said:
+        return True
+    if said.keys() - {"depth"} != {"embed_dim", "num_heads"} or not all(
+        type(n) is int and n > 0 for n in said.values()
+    ):
+        return False
+    return said["embed_dim"] % said["num_heads"] == 0
 
-    if recipe.student.arch in SHORT_NAMES and not recipe.student.options:
+
+def _student(recipe: Recipe) -> list[str]:
+    if _plain(recipe.student):
         return []
     from unicscale.student.trunk import build_trunk  # which brings torch
 

@@ -70,6 +70,7 @@ class Costs:
 def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPUS["H200"]) -> Costs:
     """Of the recipe on `gpus` ranks of `device` GiB each (None: they share a host); as it launches without `gpus`."""
     ranks = gpus or recipe.launch.ranks
+    recipe = on_gpus(recipe)
     notes: list[str] = []
     plan = planned(recipe, notes)
     micro, micro_batches = share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)
@@ -91,6 +92,12 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPU
     parameters = {"student": numbers(shapes.trunk), "projector": numbers(shapes.projector)}
     parameters |= {f"teacher {name}": numbers(one) for name, one in shapes.teachers.items()}
     return Costs(ranks, device, micro, parameters, placement, stages, notes, gpu)
+
+
+def on_gpus(recipe: Recipe) -> Recipe:
+    """The recipe with `auto` as it comes out where plans are for; a recipe for CPUs stays what CPUs compute."""
+    can = recipe.engine.device != "cpu"
+    return recipe.model_copy(update={"engine": recipe.engine.settled(bf16=can, compiles=can)})
 
 
 def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:

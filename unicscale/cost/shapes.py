@@ -34,7 +34,7 @@ class Shapes:
         widths = {name: one.widths for name, one in teachers.items()}
         with torch.device("meta"):
             projector = build_projector(recipe.projector, widths=trunk.widths, prefix=trunk.prefix, teachers=widths)
-        own = recipe.engine.dtype
+        own = recipe.engine.settled(bf16=True, compiles=True).dtype
         held = {
             name: numbers(one) * BYTES[own if section.dtype == "auto" else section.dtype]
             for (name, section), one in zip(recipe.teachers.items(), teachers.values(), strict=True)
