@@ -8,7 +8,7 @@ import torch
 
 from unicscale.cost import flops, memory
 from unicscale.cost.gpus import GPUS, SHARE, Gpu
-from unicscale.cost.shapes import Shapes, numbers
+from unicscale.cost.shapes import Shapes, numbers, on_gpus
 from unicscale.data.sets.images import open_images
 from unicscale.data.stream.order import Order
 from unicscale.engine import engine_of
@@ -92,12 +92,6 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPU
     parameters = {"student": numbers(shapes.trunk), "projector": numbers(shapes.projector)}
     parameters |= {f"teacher {name}": numbers(one) for name, one in shapes.teachers.items()}
     return Costs(ranks, device, micro, parameters, placement, stages, notes, gpu)
-
-
-def on_gpus(recipe: Recipe) -> Recipe:
-    """The recipe with `auto` as it comes out where plans are for; a recipe for CPUs stays what CPUs compute."""
-    can = recipe.engine.device != "cpu"
-    return recipe.model_copy(update={"engine": recipe.engine.settled(bf16=can, compiles=can)})
 
 
 def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
