@@ -14,25 +14,26 @@ from unicscale.recipe.sections import SHORT_NAMES, Source, Student
 FREE = {"loss", "knn"}  # tasks of `evaluate.tasks` that every run can measure: others are asked about with torch
 
 
-def unseen(recipe: Recipe) -> list[str]:
-    """What was not looked at, in words; an error for what was seen and cannot work."""
-    return [*_data(recipe), *_ranks(recipe), *_evaluation(recipe), *_statistics(recipe), *_student(recipe), "weights"]
+def unseen(recipe: Recipe, *, full: bool = False) -> list[str]:
+    """What was not looked at, in words; an error for what was seen and cannot work. `full`: betons are opened too."""
+    seen = [*_data(recipe, full), *_ranks(recipe), *_evaluation(recipe, full), *_statistics(recipe), *_student(recipe)]
+    return [*seen, "weights"]
 
 
-def verdict(recipe: Recipe) -> str:
+def verdict(recipe: Recipe, *, full: bool = False) -> str:
     """The last line of `check`."""
-    return f"valid; not looked at: {', '.join(unseen(recipe))}"
+    return f"valid; not looked at: {', '.join(unseen(recipe, full=full))}"
 
 
-def _data(recipe: Recipe) -> list[str]:
+def _data(recipe: Recipe, full: bool) -> list[str]:
     if recipe.dry_run is not None:
         return ["data (a dry run draws its own)"]
     sources = [one if isinstance(one, Source) else Source(path=one) for one in recipe.data.train]
     for source in sources:
         if not os.path.exists(source.path):
             return [f"data ({source.path} is not on this machine)"]
-        if not os.path.isdir(source.path):
-            return [f"data ({source.path} is opened when the run begins)"]
+        if not os.path.isdir(source.path) and not full:
+            return [f"data ({source.path} is opened when the run begins, or by --full)"]
     from unicscale.data.sets.images import open_images
     from unicscale.data.stream.order import Order
 
@@ -58,7 +59,7 @@ def _statistics(recipe: Recipe) -> list[str]:
     return [f"standardize.path ({path})"] if path else []
 
 
-def _evaluation(recipe: Recipe) -> list[str]:
+def _evaluation(recipe: Recipe, full: bool) -> list[str]:
     section, val = recipe.evaluate, recipe.data.val
     if not section.ever:
         return []
@@ -69,7 +70,7 @@ def _evaluation(recipe: Recipe) -> list[str]:
         from unicscale.evaluate.during import asked_for
 
         asked_for(section, val)
-    if not os.path.isdir(path):
+    if not (os.path.isdir(path) or (full and os.path.exists(path))):
         return ["data of evaluate"]
     if labels:
         from unicscale.evaluate.during import refuse_unfit

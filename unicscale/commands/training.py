@@ -32,8 +32,18 @@ def check(
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes and leave.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only, no YAML.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Also build the models without weights and open the data: lengths, sizes, places. Seconds."
+        ),
+    ] = False,
 ) -> None:
-    """Validate a recipe and print it resolved; the last line, on stderr, is the verdict and what was not looked at."""
+    """Validate a recipe; print it resolved, and what each `auto` becomes.
+
+    The last line, on stderr, is the verdict and what was not looked at.
+    """
+    from unicscale.commands.meant import autos, everything
     from unicscale.commands.seen import verdict
     from unicscale.errors import RecipeError
     from unicscale.ranks.terminal import tell
@@ -53,10 +63,12 @@ def check(
         from unicscale.cost.shapes import Shapes
 
         Shapes.of(resolved)
-    said = verdict(resolved)
+    said = verdict(resolved, full=full)
+    meaning = [*(["what it comes to:"] if full else []), *(everything(resolved) if full else [])]
     if not quiet:
+        told = [*teachers, "auto:", *(f"  {line}" for line in autos(resolved))]
         print(dump(resolved), end="")
-        print("\n".join(f"# {line}" for line in teachers), flush=True)
+        print("\n".join(f"# {line}" for line in [*told, *meaning]), flush=True)
     tell(said)
 
 

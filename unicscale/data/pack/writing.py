@@ -169,7 +169,8 @@ def _in_processes(job: _Job, workers: int, limit: int, report: Report) -> tuple[
                 time.sleep(0.02)
             (images, value, places), heard = done.get(), time.monotonic()
             if images is None:
-                raise DataError(f"{writer.fname}: {value}")
+                full = isinstance(value, OSError) and value.errno in FULL
+                raise value if full else DataError(f"{writer.fname}: {type(value).__name__}: {value}")
             ended += images == 0
             seen += images
             bad |= value
@@ -216,7 +217,7 @@ def _work(given: Any, done: Any, job: _Job, allocator: Any) -> None:
                 allocator.allocations = []
         done.put((0, {}, []))
     except Exception as problem:
-        done.put((None, f"{type(problem).__name__}: {problem}", []))
+        done.put((None, problem, []))
 
 
 def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> int:

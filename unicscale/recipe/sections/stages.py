@@ -82,7 +82,7 @@ class Stage(Section):
     @property
     def says_warmup(self) -> bool:
         """Whether its warm-up was named, rather than the usual one taken."""
-        return bool(self.model_fields_set & {"warmup", "warmup_epochs", "warmup_steps"})
+        return "warmup" in self.model_fields_set or (self.warmup_epochs, self.warmup_steps) != (None, None)
 
     @property
     def size_list(self) -> list[int]:
