@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.kit.disk import at_most
 from tests.kit.pictures import jpeg, needs_ffcv, picture, tree
-from unicscale.data.pack.writing import AS_IT_IS, Form, pack
+from unicscale.data.pack.writing import AS_IT_IS, Form, _room_to_share, pack
 from unicscale.data.sets.beton import JPEG, RAW, Beton
 from unicscale.errors import DataError
 
@@ -311,3 +311,11 @@ def test_a_disk_that_fills_up_while_packing_is_said_and_nothing_half_stays(tmp_p
         "  Make room, or name another place; then the same command starts again."
     )
     assert not list(out.parent.iterdir())
+
+
+def test_a_machine_without_shared_memory_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"needs shared memory, and .*nowhere cannot be used: No such file .*\n  Mount"):
+        _room_to_share(1, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"shares 6103515625000\.0 MiB of memory, and .* left\. Nothing"):
+        _room_to_share(10**17)
+    _room_to_share(1000)
