@@ -151,6 +151,16 @@ def test_check_says_what_auto_becomes_and_full_everything_else(tmp_path: Path) -
     assert refused.returncode == 2 and "Traceback" not in refused.stderr, refused.stderr
 
 
+def test_an_unknown_plug_in_is_said_where_it_was_said(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 8)
+    recipe = write_recipe(tmp_path / "r.yaml", images, tmp_path / "run", teachers__one={"plugin": "dyno"})
+    line = recipe.read_text().splitlines().index("  one:") + 2
+    by_file = unicscale("check", str(recipe))
+    assert by_file.stderr.startswith(f"{recipe}:{line}: no teacher plug-in is called 'dyno'. Did you mean 'dino'?")
+    by_word = unicscale("check", str(recipe), "teachers.one.plugin=dinov9")
+    assert by_word.stderr.startswith("'teachers.one.plugin=dinov9': no teacher plug-in is called 'dinov9'.")
+
+
 UNSEEN = {
     "data.images_per_step=9": "an epoch has 8 images, fewer than one step takes (9).",
     "stages.0.warmup_steps=8": "stages[0]: a warm-up of 8 steps leaves nothing of the stage's 8.",

@@ -48,7 +48,7 @@ def check(
     from unicscale.errors import RecipeError
     from unicscale.ranks.terminal import tell
     from unicscale.recipe import Recipe, dump, load
-    from unicscale.recipe.yaml_lines import read
+    from unicscale.recipe.reading import said
     from unicscale.teacher.cards import introduce
 
     if schema:
@@ -57,19 +57,19 @@ def check(
     if recipe is None:
         raise RecipeError("which recipe? `unicscale check recipes/unic_l.yaml`, or --schema for the JSON Schema.")
     resolved = load(recipe, overrides or [])
-    places = read(recipe)
+    places = said(recipe, overrides or [])
     teachers = [introduce(name, section, places.place) for name, section in resolved.teachers.items()]
     if resolved.projector.kind == "none":  # whether it fits, only the teachers' widths know
         from unicscale.cost.shapes import Shapes
 
         Shapes.of(resolved)
-    said = verdict(resolved, full=full)
+    told = verdict(resolved, full=full)
     meaning = [*(["what it comes to:"] if full else []), *(everything(resolved) if full else [])]
     if not quiet:
-        told = [*teachers, "auto:", *(f"  {line}" for line in autos(resolved))]
+        lines = [*teachers, "auto:", *(f"  {line}" for line in autos(resolved))]
         print(dump(resolved), end="")
-        print("\n".join(f"# {line}" for line in [*told, *meaning]), flush=True)
-    tell(said)
+        print("\n".join(f"# {line}" for line in [*lines, *meaning]), flush=True)
+    tell(told)
 
 
 def plan(
