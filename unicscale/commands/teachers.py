@@ -131,7 +131,7 @@ def check(name: Name, settings: Settings = None, weights: WeightsOption = None) 
     plugin = find(name)  # what cannot even be imported, or described, is said and not drowned in a test log
     describe(name, TeacherSection.model_validate(given or plugin.small or {}))
     if importlib.util.find_spec("pytest") is None:
-        raise TeacherError("the contract is a pytest class: `uv pip install pytest` first.")
+        raise TeacherError("the contract is a pytest class: `pip install pytest` first.")
     test = (
         "from unicscale.testing import TeacherContract\n\n\n"
         f"class TestContract(TeacherContract):\n"
@@ -201,7 +201,7 @@ def new(
     from unicscale.teacher.scaffold import scaffold
 
     folder = scaffold(name, out)
-    print(f"{folder}\n  uv pip install -e {folder} && python -m pytest {folder}")
+    print(f"{folder}\n  pip install -e {folder} && python -m pytest {folder}")
 
 
 def parse(settings: list[str] | None) -> dict[str, Any]:
