@@ -8,7 +8,7 @@ import torch
 
 from unicscale.cost import flops, memory
 from unicscale.cost.gpus import GPUS, SHARE, Gpu
-from unicscale.cost.shapes import Shapes, numbers
+from unicscale.cost.shapes import Shapes, numbers, on_gpus
 from unicscale.data.sets.images import open_images
 from unicscale.data.stream.order import Order
 from unicscale.engine import engine_of
@@ -70,6 +70,7 @@ class Costs:
 def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPUS["H200"]) -> Costs:
     """Of the recipe on `gpus` ranks of `device` GiB each (None: they share a host); as it launches without `gpus`."""
     ranks = gpus or recipe.launch.ranks
+    recipe = on_gpus(recipe)
     notes: list[str] = []
     plan = planned(recipe, notes)
     micro, micro_batches = share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)

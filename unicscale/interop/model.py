@@ -70,8 +70,8 @@ class Model(nn.Module):
         batch = self._batch(images)
         if not batch.is_floating_point():
             batch = normalise(batch, self.mean, self.std)
-        if not self.trainable and any(p.requires_grad for p in self.student.parameters()):
-            raise RecipeError(FROZEN)  # a parent's requires_grad_ asks none of its children
+        if not self.trainable and (self.student.training or any(p.requires_grad for p in self.student.parameters())):
+            raise RecipeError(FROZEN)  # a parent's train() and requires_grad_() ask none of its children
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             seen = self.student(batch)
         return seen if self.projectors else seen.features

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from unicscale.contracts import Features, TeacherSpec, Widths, normalise
 from unicscale.engine import fill
 from unicscale.errors import TeacherError
-from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
 from unicscale.student.trunk.weightless import weightless
 from unicscale.teacher import door, files, weights
+from unicscale.teacher.blame import named
 from unicscale.teacher.described import Described, describe
 from unicscale.teacher.options import literals
 from unicscale.teacher.plugin import Teacher
@@ -34,9 +34,10 @@ class Frozen(nn.Module):
     ) -> None:
         super().__init__()
         self.plugin, self.options, self.name, self.channels = plugin, options, name, channels
-        self.spec: TeacherSpec = plugin.spec(options)
+        with named(name, plugin, "spec"):
+            self.spec: TeacherSpec = plugin.spec(options)
         self.widths = widths or self.spec.widths  # of the tokens that a student is to match
-        with torch.device("meta"), nobody_leaves(f"teacher '{name}'"):
+        with torch.device("meta"), named(name, plugin, "build"):
             self.module = plugin.build(options)
         self.requires_grad_(False).eval()
 
@@ -46,13 +47,19 @@ class Frozen(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Tokens of uint8 pixels, or of floats that are already in this teacher's normalisation."""
+        if not isinstance(images, Tensor):
+            raise TeacherError(
+                f"teacher '{self.name}' is shown tensors, (B, 3, H, W): uint8, or floats in its own normalisation; "
+                f"this is a {type(images).__name__}.\n"
+                "  Students open pictures themselves; `unicscale features` does it for both."
+            )
         door.refuse_pixels(self.name, self.spec, images)
         if not images.dtype.is_floating_point:
             images = normalise(self.colours(images), self.spec.mean, self.spec.std)
         dtype = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
         # its own copy: what a teacher does to its images is no other teacher's affair
         images = images.to(dtype, copy=True)
-        with door.named(self.name, self.plugin):
+        with named(self.name, self.plugin, "forward"):
             said = self.plugin.forward(self.module, images)
         return door.checked(said, self.name, self.spec, images)
 
@@ -120,7 +127,8 @@ def state_of(one: Frozen, section: TeacherSection) -> Mapping[str, Tensor]:
     buffers = real_buffers(one.plugin, one.options) if any(True for _ in one.module.buffers()) else {}
     if section.weights == "random":
         return ChainMap(weights.RandomState(one.module), buffers)  # type: ignore[arg-type]  (drawn one at a time)
-    own = one.plugin.own_state(one.options) if section.weights == "auto" else None
+    with named(one.name, one.plugin, "own_state"):
+        own = one.plugin.own_state(one.options) if section.weights == "auto" else None
     if own is not None:
         weights.match(own, one.module, f"teacher '{one.name}'")
         return ChainMap(own, buffers)

@@ -21,6 +21,7 @@ from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_grid
 from unicscale.objective.standardize import Scale, spread, update
 from unicscale.objective.terms import precise
+from unicscale.ranks.device import settled
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
@@ -67,7 +68,7 @@ class Teachers:
         student_patch: int, engine: Engine, engine_section: EngineSection, world: World,
     ) -> Teachers:  # fmt: skip
         """Find, build, place and fill every teacher; rank 0 reads, the others receive."""
-        loss = loss or LossSection()
+        loss, engine_section = loss or LossSection(), settled(engine_section, world.device)
         frozen, placed = {}, {}
         for name, section in sections.items():
             one = frozen[name] = frozen_of(name, section)

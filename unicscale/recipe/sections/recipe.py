@@ -228,7 +228,7 @@ class Recipe(Section):
     @property
     def compares_late(self) -> bool:
         """Whether the loss standardises what it compares, in one graph; relations and moved windows want it before."""
-        return self.engine.compile and self.loss.relation is None and not self.data.shift
+        return self.engine.compile is True and self.loss.relation is None and not self.data.shift
 
     def loss_arguments(self) -> dict[str, Any]:
         """What `distil` takes beside balance, draws and statistics."""
