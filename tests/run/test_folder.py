@@ -15,7 +15,7 @@ import pytest
 
 from unicscale.errors import CheckpointError, DataError
 from unicscale.ranks.world import World
-from unicscale.recipe import Recipe, dump, load
+from unicscale.recipe import Recipe, dump, load, load_written
 from unicscale.recipe.difference import differences
 from unicscale.run.folder import RunFolder, claim, open_run, set_aside
 from unicscale.run.launches import owned_run
@@ -256,15 +256,20 @@ def test_auto_goes_on_in_the_precision_in_which_the_run_began(tmp_path: Path) ->
         assert anew.engine.dtype == "fp32", "nothing was begun: as this device can"
 
 
-def test_a_run_older_than_the_usual_warm_up_does_not_get_one_in_silence(tmp_path: Path) -> None:
-    none = recipe(tmp_path / "run", stages__0__warmup_steps=0)
-    folder = open_run(none)
-    claim(folder, none)
-    folder.metrics.write_text("{}\n")
+def test_a_run_older_than_the_usual_warm_up_goes_on_without_one(tmp_path: Path) -> None:
+    begun = recipe(tmp_path / "run", stages__0__warmup_steps=0)
+    with owned_run(begun, World()) as (folder, _):
+        folder.metrics.write_text("{}\n")  # a step was taken
     text = folder.recipe.read_text()
     assert text.count("warmup_steps: 0") == 1
     folder.recipe.write_text(text.replace("  warmup_steps: 0\n", ""))  # as it was written before
-    claim(folder, none)
-    folder.recipe.write_text(text.replace("  warmup_steps: 0\n", ""))
-    with pytest.raises(CheckpointError, match=r"stages\.0\.warmup: None -> '5%'"):
-        claim(folder, recipe(tmp_path / "run"))
+    with owned_run(recipe(tmp_path / "run"), World()) as (_, again):
+        assert (again.stages[0].warmup, again.stages[0].warmup_steps) == (None, 0)
+    with pytest.raises(CheckpointError, match=r"stages\.0\.warmup_steps: 0 -> 3"):
+        claim(folder, recipe(tmp_path / "run", stages__0__warmup_steps=3))
+
+
+def test_checkpoints_that_name_no_warm_up_had_none(tmp_path: Path) -> None:
+    old = tmp_path / "recipe.yaml"
+    old.write_text(dump(recipe(tmp_path / "run", stages__0__warmup_steps=0)).replace("  warmup_steps: 0\n", ""))
+    assert load(old).stages[0].warmup == "5%" and load_written(old).stages[0].warmup_steps == 0

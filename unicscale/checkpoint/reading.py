@@ -22,7 +22,7 @@ from unicscale.contracts import Progress
 from unicscale.engine import Engine, Piece
 from unicscale.errors import CheckpointError
 from unicscale.ranks.world import World
-from unicscale.recipe import Recipe, load
+from unicscale.recipe import Recipe, load_written
 
 
 class Stateful(Protocol):
@@ -56,7 +56,7 @@ class Checkpoint:
     @property
     def recipe(self) -> Recipe:
         """The recipe of the run as it was resolved."""
-        return load(str(self.path / "recipe.yaml"))
+        return load_written(str(self.path / "recipe.yaml"))
 
     @property
     def facts(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ section -> building: the object of the class whose path it carries; nothing here
 difference: what two recipes would compute otherwise; secrets: what is not written down
 """
 
-from unicscale.recipe.reading import dump, load
+from unicscale.recipe.reading import dump, load, load_written
 from unicscale.recipe.sections import Recipe
 
-__all__ = ["Recipe", "dump", "load"]
+__all__ = ["Recipe", "dump", "load", "load_written"]

@@ -47,6 +47,13 @@ def said(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return document
 
 
+def load_written(path: str | Path) -> Recipe:
+    """What a run folder's own copy means: one that names no warm-up is older than the default, and had none."""
+    recipe, none = load(path), {"warmup": None, "warmup_steps": 0}
+    stages = [one if one.says_warmup else one.model_copy(update=none) for one in recipe.stages]
+    return recipe.model_copy(update={"stages": stages})
+
+
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load` reads back to the same thing."""
     tree = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)

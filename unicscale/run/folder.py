@@ -14,7 +14,7 @@ from typing import Any
 
 from unicscale.errors import CheckpointError, RecipeError
 from unicscale.ranks.terminal import tell
-from unicscale.recipe import Recipe, dump, load
+from unicscale.recipe import Recipe, dump, load_written
 from unicscale.recipe.difference import differences
 from unicscale.run.sound import problem_of
 
@@ -123,21 +123,14 @@ def untouched(folder: RunFolder) -> bool:
 def owner_of(folder: RunFolder) -> Recipe | None:
     """Whose folder it is: recipe.yaml says so, and where that is lost the newest checkpoint whose copy is unharmed."""
     if folder.recipe.exists():
-        return as_written(load(folder.recipe))
+        return load_written(folder.recipe)
     for manifest in sorted(folder.checkpoints.glob("step-*/manifest.json"), reverse=True):
         copy = manifest.with_name("recipe.yaml")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecipeError):
             proof = json.loads(manifest.read_bytes())["files"][copy.name]["sha256"]
             if hashlib.sha256(copy.read_bytes()).hexdigest() == proof:
-                return as_written(load(copy))
+                return load_written(copy)
     return None
-
-
-def as_written(recipe: Recipe) -> Recipe:
-    """What a run folder's own copy means: one that names no warm-up is older than the default, and had none."""
-    none = {"warmup": None, "warmup_steps": 0}
-    stages = [one if one.says_warmup else one.model_copy(update=none) for one in recipe.stages]
-    return recipe.model_copy(update={"stages": stages})
 
 
 def set_aside(folder: RunFolder) -> None:

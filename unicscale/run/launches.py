@@ -17,7 +17,6 @@ from unicscale.ranks.scheduler import scheduler, submission_name
 from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan
-from unicscale.recipe.sections import EngineSection
 from unicscale.run.folder import (
     RunFolder,
     claim,
@@ -36,6 +35,7 @@ from unicscale.run.provenance import command_line, commit, moment
 if TYPE_CHECKING:
     from unicscale.ranks.world import World
 
+WARM_UPS = ("warmup", "warmup_epochs", "warmup_steps")
 PATIENCE = 3  # launches of one submission that may end without a new checkpoint
 
 
@@ -77,8 +77,8 @@ def _take(recipe: Recipe, world: World, lock: Lock | None, fresh: bool) -> tuple
     try:
         if fresh:
             set_aside(folder)
-        asked, engine = recipe.engine.open, as_begun(folder, recipe.engine)
-        recipe = recipe.model_copy(update={"engine": settled(engine, world.device)})
+        asked, recipe = recipe.engine.open, as_begun(folder, recipe)
+        recipe = recipe.model_copy(update={"engine": settled(recipe.engine, world.device)})
         claim(folder, recipe)
         became = {f"engine.{key}": getattr(recipe.engine, key) for key in asked}
         number = len(note_launch(folder, world.size, called(world.device), became)["launches"])
@@ -90,12 +90,21 @@ def _take(recipe: Recipe, world: World, lock: Lock | None, fresh: bool) -> tuple
     return folder, recipe
 
 
-def as_begun(folder: RunFolder, engine: EngineSection) -> EngineSection:
-    """A run that was begun goes on in its precision, on whatever device: another would change its numbers."""
+def as_begun(folder: RunFolder, recipe: Recipe) -> Recipe:
+    """What the recipe leaves open is as the run began: its precision, and the warm-up of stages that name none.
+
+    Another precision would change its numbers on another device; another warm-up, its learning rates.
+    """
     owner = None if untouched(folder) else owner_of(folder)
-    if owner is None or engine.dtype != "auto":
-        return engine
-    return engine.model_copy(update={"dtype": owner.engine.dtype})
+    if owner is None:
+        return recipe
+    stages, engine = list(recipe.stages), recipe.engine
+    for number, (now, then) in enumerate(zip(recipe.stages, owner.stages, strict=False)):
+        if not now.says_warmup:
+            stages[number] = now.model_copy(update={key: getattr(then, key) for key in WARM_UPS})
+    if engine.dtype == "auto":
+        engine = engine.model_copy(update={"dtype": owner.engine.dtype})
+    return recipe.model_copy(update={"stages": stages, "engine": engine})
 
 
 def meant_for(request: Path) -> int:
