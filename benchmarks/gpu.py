@@ -28,7 +28,7 @@ from torch import Tensor
 from unicscale.assembly import assemble
 from unicscale.contracts import Batch, Progress
 from unicscale.cost import costs
-from unicscale.cost.dry_run import Heard, Synthetic, Unsaved, shortened
+from unicscale.dry_run.rehearsal import Heard, Synthetic, Unsaved, shortened
 from unicscale.ranks.watchdog import Watchdog
 from unicscale.ranks.world import joined
 from unicscale.recipe import Recipe, load

@@ -69,13 +69,14 @@ class Console:
             self.bar.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Steps, images/s, ETA, loss per teacher."""
+        """Steps, images/s, ETA, share of the device's limit, loss per teacher."""
         if "loss" not in record:
             return
         self.seen = record["step"]
         rate = record.get("images_per_second")
         losses = " ".join(f"{name} {record[f'loss/{name}']:.3f}" for name in self.teachers if f"loss/{name}" in record)
-        said = f"{f'{rate:.0f} img/s  ' if rate else ''}loss {record['loss']:.3f}  {losses}"
+        share = f"MFU {100 * record['mfu']:.0f} %  " if "mfu" in record else ""
+        said = f"{f'{rate:.0f} img/s  ' if rate else ''}{share}loss {record['loss']:.3f}  {losses}"
         line = f"step {self.seen}/{self.steps}  {self._left()}{said}"
         if self.bar is not None:
             self.bar.update(self.task, completed=self.seen, said=said)
