@@ -16,7 +16,7 @@ from unicscale.recipe.plan import Plan
 from unicscale.teacher.frozen import DTYPES
 from unicscale.teacher.grid import drawn, every_size, input_size
 
-SIDE = {"cuda": 4096, "cpu": 1024}  # of the square products: large enough for full speed, over in milliseconds
+SIDE = {"cuda": 8192, "cpu": 1024}  # of the square products: large enough for full speed, over in milliseconds
 TRIES, SECONDS = 3, 0.3  # at least and about; the best counts, for a busy machine only ever slows a product down
 
 Limit = Callable[[int], float]  # a step -> seconds
