@@ -158,7 +158,7 @@ def _tell(whole: dict[str, Any], outs: list[Path]) -> None:
     from unicscale.report.story import scores_of
     from unicscale.run.folder import RunFolder
     from unicscale.run.mirrors import Shown
-    from unicscale.run.telling import show
+    from unicscale.run.showing import show
 
     for out in outs if whole else ():
         run = RunFolder(out.parent.parent)

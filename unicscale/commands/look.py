@@ -50,8 +50,8 @@ def look(
     from unicscale.ranks.terminal import plain
     from unicscale.run.folder import RunFolder
     from unicscale.run.mirrors import Shown
+    from unicscale.run.showing import show
     from unicscale.run.status import open_existing
-    from unicscale.run.telling import show
 
     root = Path(run) if out else open_existing(_run_of(run)).root
     settings = settings_of(dense_size=dense_size, dense_steps=dense_steps, dense_lr=LR, dtype=dtype)

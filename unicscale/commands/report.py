@@ -49,7 +49,7 @@ def _tell(run: RunFolder, out: Path) -> None:
     from PIL import Image
 
     from unicscale.run.mirrors import Shown
-    from unicscale.run.telling import show
+    from unicscale.run.showing import show
 
     files = [out / f"{name}.png" for name in ("radar", "checkpoints", "spare")]
     pictures = {file.stem: Image.open(file).convert("RGB") for file in files if file.exists()}

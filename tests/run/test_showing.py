@@ -18,7 +18,7 @@ from unicscale.recipe import dump, load
 from unicscale.run.folder import RunFolder
 from unicscale.run.lock import Lock
 from unicscale.run.mirrors import Shown
-from unicscale.run.telling import show
+from unicscale.run.showing import show
 
 TRACK = {"wandb": {"mode": "offline", "project": "mine"}, "tensorboard": True}
 
