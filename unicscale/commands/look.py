@@ -46,8 +46,8 @@ def look(
 
     from unicscale.evaluate.pictures.look import Asked, write
     from unicscale.evaluate.pictures.look import look as see
-    from unicscale.evaluate.pictures.sheet import composed
     from unicscale.ranks.terminal import plain
+    from unicscale.report.pictures import drawn
     from unicscale.run.folder import RunFolder
     from unicscale.run.mirrors import Shown
     from unicscale.run.showing import show
@@ -61,7 +61,7 @@ def look(
     folder = out or RunFolder(root).pictures
     write(folder, sheets)
     if out is None:
-        show(RunFolder(root), [Shown(f"pictures/{n}", pictures={s.finding: composed(s)}) for n, s in sheets.items()])
+        show(RunFolder(root), [Shown(f"pictures/{n}", pictures={s.finding: drawn(s)}) for n, s in sheets.items()])
     for sheet in sheets.values():
         typer.echo(plain(f"{sheet.title}: {sheet.finding}"))
     typer.echo(plain(f"\n{os.path.relpath(folder)}" + ("" if out else f"; unicscale report {root} shows them")))

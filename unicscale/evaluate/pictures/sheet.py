@@ -73,16 +73,6 @@ def decoded(cell: Cell) -> Image.Image:
         raise ValueError(f"holds what is no picture: {problem}") from None
 
 
-def composed(sheet: Sheet) -> Image.Image:
-    """All of it as one picture, for those who show no tables of pictures."""
-    wide = max((len(row.cells) for row in sheet.rows), default=0)
-    whole = Image.new("RGB", (max(1, wide) * SIDE, max(1, len(sheet.rows)) * SIDE), "white")
-    for down, row in enumerate(sheet.rows):
-        for across, cell in enumerate(row.cells):
-            whole.paste(decoded(cell), (across * SIDE, down * SIDE))
-    return whole
-
-
 def write(folder: Path, sheets: dict[str, Sheet]) -> None:
     """A file each; sheets that were not made this time, and are older, go: all shall be of one checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
