@@ -61,7 +61,7 @@ def measure(module: Any, size: int, what: str) -> Measured:
     for step in steps:
         if all(_same_stride(module, larger, answer, stride) for larger in {side + step, side + 2 * step, 2 * side}):
             return Measured(answer, side, stride, step, fixed=False)
-    return Measured(answer, side, stride, stride, fixed=True)
+    return Measured(answer, side, stride, side if side % stride else stride, fixed=True)
 
 
 def ask(module: Any, side: int) -> Answer:
@@ -99,6 +99,8 @@ def _native(module: Any, size: int, what: str) -> tuple[int, Answer]:
         answer = _quietly(module, side)
         if answer is not None and answer.grid and side % answer.grid == 0:
             return side, answer
+    if size // (size // first.grid) == first.grid:  # the last pixels belong to no cell: 384 of SigLIP, in cells of 14
+        return size, first
     raise TeacherError(f"{what} has {first.grid} cells a side at {size} pixels, and no size near it divides evenly.")
 
 

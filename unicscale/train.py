@@ -19,7 +19,7 @@ from unicscale.recipe import Recipe
 from unicscale.run.folder import RunFolder
 from unicscale.run.launches import owned_run
 from unicscale.run.metrics import Tally
-from unicscale.run.phases import Phases
+from unicscale.run.phases import Phases, held_garbage
 
 
 def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) -> RunFolder:
@@ -33,7 +33,7 @@ def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) 
                     keep_compiled(run.root / "compiled")
                 open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
                 watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
-                with watchdog, explained(world.rank, watchdog):
+                with watchdog, explained(world.rank, watchdog), held_garbage():
                     parts = assemble(recipe, world, run, loader=loader)
                     try:
                         limit = limit_of(recipe, parts.plan, world)

@@ -15,12 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unicscale
-from tests.kit import places
+from tests.kit import places, students
 from tests.kit.golden_method import assert_near
 from unicscale import Features, Seen, checkpoint, load
 from unicscale.data import scenes
 from unicscale.errors import CheckpointError, UserError
 from unicscale.interop import native, unic
+from unicscale.interop.exports import target_of
+from unicscale.interop.exports.target import Wishes
 from unicscale.recipe import load as load_recipe
 from unicscale.recipe import sections
 from unicscale.student.model import build_student
@@ -130,6 +132,22 @@ def test_an_encoder_by_itself_is_read_and_projectors_of_it_are_refused(tmp_path:
     assert_near(load(path)(EXPECTED["image_56"]).summary, EXPECTED["cls_56"])
     with pytest.raises(CheckpointError, match="projectors=True, but there are no projectors in it"):
         load(path, projectors=True)
+
+
+@pytest.mark.parametrize("wrapped", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_file_of_dune_gives_its_encoder_whatever_its_projectors_are(tmp_path: Path, wrapped: str) -> None:
+    """Registers and LayerScale, a transformer for each teacher, statistics of another form: only the first is a ViT."""
+    opened = students.student("registers and layer scale")
+    target_of("unic").write(opened, tmp_path, Wishes())
+    held = weights.read(tmp_path / "checkpoint.pth")
+    model = {name.replace("module.", wrapped, 1): tensor for name, tensor in held["model"].items()}
+    model |= {f"{wrapped}projectors.mast3r.block.attn.qkv.weight": torch.randn(6, 2)}
+    torch.save(held | {"model": model, "teacher_ft_stats": {}}, tmp_path / "dune.pth")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path / "dune.pth")(images), opened.student(images).features)
+    with pytest.raises(CheckpointError, match="no projectors in it"):
+        load(tmp_path / "dune.pth", projectors=True)
 
 
 class Payload:

@@ -1,105 +1,90 @@
-"""Where a step's time goes: the projector apart, forward and backward, and the share of the device's limit."""
+"""Nobody pauses alone to look for garbage, and there is none that would have to be looked for."""
 
 from __future__ import annotations
 
-import time
-from types import SimpleNamespace
+import gc
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from unicscale.run.phases import Phases
-
-PAUSE = 0.02  # seconds
-
-
-class Slow(torch.autograd.Function):
-    """The identity, which takes so many pauses forward and backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ahead: int, back: int) -> Tensor:
-        ctx.back = back
-        time.sleep(ahead * PAUSE)
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        time.sleep(ctx.back * PAUSE)
-        return gradients[0], None, None
+from tests.kit.recipe import write_images, write_recipe
+from unicscale.recipe import load
+from unicscale.run.phases import Phases, held_garbage
+from unicscale.train import train
 
 
-class Trunk(nn.Module):
-    def forward(self, x: Tensor) -> list[Tensor]:
-        first = Slow.apply(x, 1, 4)
-        return [first, Slow.apply(first, 1, 4)]
+class Deaf:
+    """A watchdog that nobody feeds."""
+
+    def beat(self, doing: str) -> None:
+        """Ignored."""
 
 
-class Projector(nn.Module):
-    def forward(self, blocks: list[Tensor]) -> Tensor:
-        return torch.stack([Slow.apply(block, 2, 6) for block in blocks]).sum()
+class Circle:
+    """Only a collector finds it."""
 
-
-class Student(nn.Module):
     def __init__(self) -> None:
-        super().__init__()
-        self.trunk, self.projector = Trunk(), Projector()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projector(self.trunk(x))
+        self.me = self
 
 
-def a_step(phase: Phases, student: nn.Module, trains: bool = True) -> None:
-    phase("student", 0)
-    with phase.apart(student):
-        answer = student(torch.ones(2, requires_grad=trains))
-    phase("backward")
-    if trains:
-        answer.backward()
-    phase("optimizer")
-    phase("boundary")
+def phases() -> Phases:
+    return Phases(torch.device("cpu"), Deaf())  # type: ignore[arg-type]
 
 
-def phases(**more: Any) -> Phases:
-    return Phases(torch.device("cpu"), SimpleNamespace(beat=lambda doing: None), **more)  # type: ignore[arg-type]
-
-
-def test_the_projector_stands_apart_forward_and_backward() -> None:
+def test_circles_wait_for_a_log_step() -> None:
     phase = phases()
-    a_step(phase, Student())
-    took = {name: seconds / PAUSE for name, seconds in phase.measured().items()}
-    assert took["time/student"] == pytest.approx(2, abs=1)
-    assert took["time/projector"] == pytest.approx(4 + 12, abs=2)
-    assert took["time/backward"] == pytest.approx(8, abs=1.5)
-    assert took["time/loss"] < 1
+    with held_garbage():
+        lost = ref(Circle())
+        phase("data", 0)
+        [Circle() for _ in range(5000)]  # more than makes Python look by itself
+        assert lost() is not None
+        phase.measured()
+        assert lost() is None
 
 
-def test_a_forward_outside_of_a_step_is_nobodys_phase() -> None:
-    phase, student = phases(), Student()
-    a_step(phase, student)
-    marks = len(phase.marks)
-    student(torch.ones(2, requires_grad=True)).backward()
-    assert len(phase.marks) == marks, "an evaluation, which asks the same student"
+@pytest.mark.parametrize("was", [True, False])
+def test_the_collector_is_left_as_it_was(was: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if was else gc.disable)()
+        with pytest.raises(ValueError), held_garbage():
+            assert not gc.isenabled()
+            raise ValueError
+        assert gc.isenabled() == was
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
-def test_mfu_is_the_limits_share_of_a_step_without_saves_and_evaluations() -> None:
-    phase = phases(limit=lambda step: PAUSE * (1 + step))
-    for step in range(2):
-        phase("data", step)
-        time.sleep(2 * PAUSE)
-        phase("optimizer")
-        phase("save")
-        time.sleep(2 * PAUSE)
-    measured = phase.measured()
-    assert measured["mfu"] == pytest.approx(3 / 4, rel=0.1)  # one pause, then two, of two each
-    phase("data", 0)
-    time.sleep(2 * PAUSE)
-    phase("optimizer")
-    assert phase.measured()["mfu"] == pytest.approx(1 / 2, rel=0.1), "of the steps since the last record alone"
+@pytest.fixture
+def kept_garbage() -> Iterator[list[Any]]:
+    """What the collector finds, kept for looking at."""
+    yield gc.garbage
+    gc.set_debug(0)
+    gc.garbage.clear()
 
 
-def test_without_a_limit_no_share_is_said() -> None:
-    phase = phases()
-    a_step(phase, Student())
-    assert "mfu" not in phase.measured()
+def test_a_step_leaves_nothing_for_the_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_garbage: list[Any]
+) -> None:
+    """While it is held, circles would keep activations alive."""
+    recipe = write_recipe(
+        tmp_path / "r.yaml", write_images(tmp_path / "images"), tmp_path / "run", save__every_steps=100
+    )
+    found: list[Any] = []
+
+    def call(self: Phases, name: str, step: int | None = None, beat: Any = Phases.__call__) -> None:
+        if step in (3, 7):  # in one stage, without a checkpoint between
+            gc.collect()
+            found.extend(o for o in kept_garbage if torch.is_tensor(o) and step == 7)
+            gc.set_debug(gc.DEBUG_SAVEALL if step == 3 else 0)
+            kept_garbage.clear()
+        beat(self, name, step)
+
+    monkeypatch.setattr(Phases, "__call__", call)
+    monkeypatch.setattr(Phases, "measured", lambda self: {})
+    train(load(str(recipe), []))
+    assert not found

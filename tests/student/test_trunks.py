@@ -21,6 +21,11 @@ TINY = {
     "batch norms": ({"arch": "test_efficientnet"}, 64),
     "more behind the last stage": ({"arch": "fastvit_t8", "options": {"layers": [1, 1, 1, 1]}}, 64),
     "windows": ({"arch": "swin_tiny_patch4_window7_224", "options": {"embed_dim": 24, "depths": [1, 1, 1, 1]}}, 64),
+    "tables where parameters lie": (
+        {"arch": "swinv2_tiny_window8_256", "options": {"embed_dim": 24, "depths": [1, 1, 1, 1]}},
+        64,
+    ),
+    "a CLS behind convolutions": ({"arch": "vit_tiny_r_s16_p8_224", "options": {"embed_dim": 24, "depth": 2}}, 64),
     "a table": ({"arch": "hiera_tiny_224", "options": {"embed_dim": 24, "stages": [1, 1, 1, 1]}}, 64),
     "no CLS": ({"arch": "vit_base_patch16_siglip_gap_224", "options": {"embed_dim": 24, "depth": 2}}, 64),
     "a CLS": ({"arch": "beit_base_patch16_224", "options": {"embed_dim": 24, "depth": 2}}, 64),

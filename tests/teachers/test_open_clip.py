@@ -74,3 +74,9 @@ def test_what_open_clip_does_not_have_is_refused_in_words() -> None:
     )
     assert "is of transformers (roberta-base), and not built here" in refusal(model="roberta-ViT-B-32", text=True)
     assert "open_clip cannot build 'ViT-B-32'" in refusal(model="ViT-B-32", settings={"no_such": 1})
+
+
+def test_the_last_pixels_may_belong_to_no_cell() -> None:
+    plugin = find("open_clip")
+    spec = plugin.spec(plugin.Options(model="ViT-SO400M-14-SigLIP-384"))  # type: ignore[call-arg]
+    assert (spec.size, spec.patch, spec.multiple, spec.fixed_size) == (384, 14, 384, True)

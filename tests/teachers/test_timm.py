@@ -70,6 +70,16 @@ def test_the_stride_is_measured_and_not_the_patch_of_a_hybrid() -> None:
     assert spec_of(model="vit_tiny_r_s16_p8_224").patch == 32
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("model", ["swinv2_tiny_window8_256", "swinv2_cr_tiny_224"])
+def test_tables_that_are_computed_where_the_parameters_are_keep_their_values(model: str) -> None:
+    """They would be without values where parameters have none; a state dict does not hold them all."""
+    small = {"img_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 2}
+    teacher, theirs = pair({"model": model, "settings": small})
+    images = torch.randn(1, 3, 64, 64)
+    assert_close(teacher(images).summary, theirs(images))
+
+
 def test_sizes_are_asked_of_the_module() -> None:
     assert spec_of(model="test_vit_relpos").fixed_size
     halo = spec_of(model="halonet_h1")

@@ -15,6 +15,9 @@ from unicscale.interop.origin import Origin
 from unicscale.interop.small import Tried
 from unicscale.interop.verify import Difference
 from unicscale.recipe import Recipe, dump
+from unicscale.student.trunk.base import Trunk
+from unicscale.student.trunk.maps import MapTrunk
+from unicscale.student.trunk.rope import RopeViT
 
 # the beginnings of licences' names -> (how the hub calls it, what it asks of whoever uses what was learnt under it)
 LICENCES = (
@@ -90,14 +93,24 @@ def _what(origin: Origin, opened: Opened, wishes: Wishes) -> str:
     trunk = opened.student.trunk
     millions = sum(p.numel() for p in trunk.parameters()) / 1e6
     said = (
-        f"A vision encoder of {millions:,.1f} M parameters: a ViT with {trunk.depth} blocks of {trunk.width} channels "
-        f"and patches of {trunk.patch} pixels, for images of {opened.size} pixels"
-        f"{', in fp16' if wishes.half else ''}. It was distilled from {_several([one.name for one in origin.taught])} "
-        "with unicscale (UNIC, arXiv:2408.05088)."
+        f"A vision encoder of {millions:,.1f} M parameters: {_kind(trunk)}, for images of {opened.size} pixels"
+        f"{', in fp16' if wishes.half else ''}. It gives one vector for an image, the summary, and one for each of its "
+        f"patches. It was distilled from {_several([one.called for one in origin.taught])} with unicscale (UNIC, "
+        "arXiv:2408.05088): it answers as they would, for classification, retrieval, segmentation or depth by a small "
+        "head of your own."
     )
     if origin.unfinished:
         said += f"\n\n**Its training is not finished**: this is step {origin.step:,} of {origin.steps:,}."
     return said
+
+
+def _kind(trunk: Trunk) -> str:
+    """What stands in its weights."""
+    if isinstance(trunk, MapTrunk):
+        ends = f"{trunk.width} channels and one token for {trunk.patch} pixels a side"
+        return f"timm's `{trunk.wish.arch}`, which ends in {ends}"
+    rotary = " and rotary positions" if isinstance(trunk, RopeViT) else ""
+    return f"a ViT with {trunk.depth} blocks of {trunk.width} channels, patches of {trunk.patch} pixels{rotary}"
 
 
 def _several(names: Sequence[str]) -> str:
@@ -149,7 +162,7 @@ def _teachers(origin: Origin) -> str:
     if not origin.taught:
         return "## Teachers\n\nThis was exported from a file that does not name its teachers. Their licences apply."
     rows = ["| teacher | licence | what it asks |", "|---|---|---|"]
-    rows += [f"| {one.name} | {one.licence} | {asks(one.licence)[1]} |" for one in origin.taught]
+    rows += [f"| {one.called} | {one.licence} | {asks(one.licence)[1]} |" for one in origin.taught]
     return "## Teachers\n\nWhat its teachers' licences ask, they ask of whoever uses this model.\n\n" + "\n".join(rows)
 
 
@@ -167,7 +180,9 @@ def _results(origin: Origin) -> str:
 def _training(origin: Origin) -> str:
     if origin.recipe is None:
         return ""
-    steps = "" if origin.step is None else f"{origin.step:,} steps. "
+    batch, steps = origin.recipe.data.images_per_step, ""
+    if origin.step is not None:
+        steps = f"{origin.step:,} steps of {batch:,} images, {origin.step * batch:,} looks in all. "
     return f"## Training\n\n{steps}The recipe:\n\n```yaml\n{public(origin.recipe)}```"
 
 
@@ -189,5 +204,5 @@ def _named(node: Any) -> Any:
 
 
 def _citations(origin: Origin) -> str:
-    said = [f"{one.name}: {one.citation}" for one in origin.taught if one.citation]
+    said = [f"{one.called}: {one.citation}" for one in origin.taught if one.citation]
     return "\n\nIts teachers: " + "; ".join(said) + "." if said else ""

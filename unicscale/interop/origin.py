@@ -26,6 +26,12 @@ class Taught:
     name: str
     licence: str
     citation: str = ""
+    plugin: str = ""
+
+    @property
+    def called(self) -> str:
+        """Its name in the recipe, and what it is where that says something else."""
+        return self.name if self.plugin in ("", self.name) else f"{self.name} ({self.plugin})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,8 @@ def _taught(name: str, section: Any) -> Taught:
     try:
         spec = describe(name, section).spec
     except UserError:
-        return Taught(name, UNKNOWN)
-    return Taught(name, spec.licence, spec.citation)
+        return Taught(name, UNKNOWN, plugin=section.plugin or name)
+    return Taught(name, spec.licence, spec.citation, section.plugin or name)
 
 
 def _scores(folder: RunFolder, names: set[str]) -> dict[str, dict[str, Any]]:

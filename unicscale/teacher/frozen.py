@@ -17,6 +17,7 @@ from unicscale.errors import TeacherError
 from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
+from unicscale.student.trunk.weightless import weightless
 from unicscale.teacher import door, files, weights
 from unicscale.teacher.described import Described, describe
 from unicscale.teacher.options import literals
@@ -153,17 +154,8 @@ def _other_options(one: Frozen, held: dict[str, Any]) -> str:
 
 
 def real_buffers(plugin: Teacher, options: Any) -> dict[str, Tensor]:
-    """The values of buffers that no file holds (masks, rotary tables): built for real, parameters left on meta."""
-    register = nn.Module.register_parameter
-
-    def register_on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(self, name, None if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False))
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
-    try:
-        return dict(plugin.build(options).named_buffers())
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+    """The values of buffers that no file holds (masks, rotary tables)."""
+    return dict(weightless(lambda: plugin.build(options)).named_buffers())
 
 
 def cast(module: nn.Module, dtype: torch.dtype) -> None:

@@ -160,20 +160,37 @@ def test_a_card_names_teachers_licences_scores_and_an_unfinished_run() -> None:
     taught = [
         Taught("dinov2", "Apache-2.0", "arXiv:2304.07193"),
         Taught("metaclip", "CC-BY-NC 4.0"),
-        Taught("mine", "?"),
+        Taught("mine", "?", plugin="./mine.py:Mine"),
     ]
     scores = {"knn": {"value": 85.6, "low": 85.2, "high": 86.0}, "odd": {"value": 1.0, "low": None}}
     origin = Origin("unic_l", recipe, taught, 1200, 3000, scores)
     said = card.card(origin, target, opened, Wishes(licence=card.licence_of(origin)), [], "student")
-    assert "distilled from dinov2, metaclip and mine" in said
+    assert "distilled from dinov2, metaclip and mine (./mine.py:Mine)" in said
+    assert "1,200 steps of 512 images, 614,400 looks in all." in said
     assert "**Its training is not finished**: this is step 1,200 of 3,000." in said
     assert "| metaclip | CC-BY-NC 4.0 | no commercial use; name the authors |" in said
-    assert "| mine | ? | read it: this program does not know it |" in said
+    assert "| mine (./mine.py:Mine) | ? | read it: this program does not know it |" in said
     assert "| knn | 85.6 | 85.2 to 86 |" in said and "| odd | 1 |  |" in said
     assert said.startswith("---\nlicense: other\n") and "dinov2: arXiv:2304.07193." in said
     assert "train.beton" in said and "/home/me" not in said and "wandb" not in said and "runs/" not in said
     assert "opset 18" in said and "ECCV" in said
     assert card.licence_of(Origin("x", taught=taught[:1])) == "apache-2.0" and card.licence_of(NOWHERE) == "other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("plain", "a ViT with 2 blocks of 48 channels, patches of 8 pixels, for"),
+        ("dinov3", "patches of 16 pixels and rotary positions, for"),
+        (
+            "convnext of convolutions",
+            "timm's `convnext_atto`, which ends in 32 channels and one token for 32 pixels a side, for",
+        ),
+    ],
+)
+def test_a_card_says_what_kind_of_encoder_it_is(kind: str, said: str) -> None:
+    target, opened = target_of("safetensors"), students.student(kind) if kind == "plain" else students.other(kind)
+    assert said in card.card(NOWHERE, target, opened, Wishes(licence="other"), [], "student")
 
 
 def test_without_a_network_a_push_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

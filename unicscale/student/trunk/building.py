@@ -82,6 +82,7 @@ def _plain(section: Student, size: int) -> Trunk:
         arguments["embed_layer"] = ConvolutionStem
     with torch.device("meta"):
         vit = _asked(section, partial(_create, section.arch, arguments | section.options))
+    vit.patch_embed.flatten = True  # architectures that timm makes for changing sizes keep a map
     check_size(size, vit.patch_embed.patch_size[0])
     if not len(vit.blocks):
         raise RecipeError("student.options.depth: a student has at least one block.")
