@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,19 @@ def test_trackers_hear_of_a_run_that_was_resumed_under_one_id_and_of_each_step_o
 
 
 def told_in(run: Path) -> list[Path]:
-    """wandb's files in the order they were begun; two of one second differ in a suffix that sorts the wrong way."""
-    return sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.parent.name)
+    """wandb's files in the order they were begun, once its own process, which outlives `finish`, has written them."""
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.parent.name)
+    for _ in range(60):
+        if all("exit" in one for file in files if (one := kinds_of(file))):
+            return files
+        time.sleep(0.5)
+    return files
+
+
+def kinds_of(file: Path) -> set[str | None]:
+    from wandb.proto import wandb_internal_pb2
+
+    return {wandb_internal_pb2.Record.FromString(data).WhichOneof("record_type") for data in _pieces(file.read_bytes())}
 
 
 def wandb_of(file: Path) -> list[dict[str, Any]]:

@@ -27,12 +27,13 @@ def limit_of(recipe: Recipe, plan: Plan, world: World) -> Limit | None:
     if recipe.student.freeze or recipe.engine.remember is not None:
         return None  # a frozen layer's backward, and what was remembered, cost less than is counted
     try:
-        counted = Counted(recipe, plan) if world.main else None
+        # on all ranks, and before one of them counts: they shall be as busy with one another as in a step
         speed = {name: ceiling(world.device, name) for name in sorted({*_dtypes(recipe).values(), recipe.engine.dtype})}
+        counted = Counted(recipe, plan) if world.main else None
     except Exception as problem:  # a number beside the run is not worth the run
         say.info("MFU is not logged: %s: %s", type(problem).__name__, problem)
         return None
-    if counted is None:  # other ranks measured too, so that all were as busy as in a step, and log nothing
+    if counted is None:
         return None
     images = recipe.data.images_per_step / world.size
     fastest = ", ".join(f"{value / 1e12:.3g} TFLOP/s in {name}" for name, value in speed.items())
