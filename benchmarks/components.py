@@ -20,6 +20,8 @@ from unicscale import demo
 from unicscale.data import scenes
 from unicscale.recipe import load
 
+# as these runs were when the demo's student was as wide as its teachers, and learned from flipped scenes too
+PLAIN = ["student.options={embed_dim: 96, depth: 4, num_heads: 3}", "data.augment.flip=0.5", "engine.remember=null"]
 # each row adds one line to the one before, as the ablation recipes do
 BASIC = ["projector={kind: mlp, shared: true}", "standardize.kind=none", "loss.balance={kind: none}"]
 ROWS = {
@@ -52,7 +54,10 @@ def main() -> None:
     if given.write:
         given.write.write_text(page)
     if given.parts:
-        given.parts.write_text(json.dumps(parts(results, given.steps, given.machine, given.date), indent=1) + "\n")
+        width = load(demo.RECIPE).student.options["embed_dim"]
+        given.parts.write_text(
+            json.dumps(parts(results, given.steps, width, given.machine, given.date), indent=1) + "\n"
+        )
 
 
 def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
@@ -64,7 +69,7 @@ def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
     images = out / f"seed-{seed}" / "scenes"
     scenes.write(images, sizes.train, seed=seed)
     stages = [f"stages.0.steps={steps}", f"stages.1.steps={max(steps // 6, 1)}"]
-    place = [f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
+    place = [*PLAIN, f"out={file.with_suffix('')}", f"seed={seed}", f"data.train.0={images}"]
     changes = [*place, *stages, *ROWS.get(row, [])]
     if row in ROWS:
         models = {STUDENT: demo.student_of(demo.distil(changes))}
@@ -75,14 +80,14 @@ def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
     return result
 
 
-def parts(results: list[dict], steps: int, machine: str, made: str) -> dict:
+def parts(results: list[dict], steps: int, width: int, machine: str, made: str) -> dict:
     """What the demo's page shows of it: mean and standard deviation over the seeds, row by row."""
     rows: dict[str, dict[str, list[float]]] = {}
     for row in ROWS:
         found = [result["scores"][STUDENT] for result in results if result["row"] == row]
         each = {axis.name: [one[axis.name] for one in found] for axis in demo.AXES}
         rows[row] = {name: [statistics.mean(v), statistics.stdev(v)] for name, v in each.items() if len(v) > 1}
-    runs = f"runs of {steps} steps at 48 px and {max(steps // 6, 1)} at 64 px, of 64 images each"
+    runs = f"runs of {steps} steps at 48 px and {max(steps // 6, 1)} at 64 px, of 64 images each, by a student of {width} channels"
     seeds = len({result["seed"] for result in results})
     return {"synthetic": True, "machine": machine, "date": made, "runs": runs, "seeds": seeds, "rows": rows}
 

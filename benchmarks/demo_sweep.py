@@ -50,6 +50,7 @@ VARIANTS: dict[str, list[str]] = {
     "as it was": REMEMBER,
     "still, width 144": [*STILL, WIDE],
     "still, width 144, twice as long": [*STILL, WIDE, *steps(2240, 480)],
+    "chosen": [*STILL, WIDE, *steps(2000, 420)],
     "still, width 144, no dropping": [*STILL, WIDE, "loss.balance={kind: none}"],
     "still, width 144, lr 4e-3": [*STILL, WIDE, *peaks(4e-3)],
     "still, width 144, batch 32": [*STILL, WIDE, "data.images_per_step=32", *steps(2240, 480)],

@@ -90,7 +90,7 @@ def measured(recipe: Recipe, top: float) -> dict[str, Any]:
         short = short.model_copy(update={"track": Track(every_steps=EVERY)})
         if world.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with owned_run(short, world) as run:
+        with owned_run(short, world) as (run, short):
             heard = Heard()
             log = Log(run.metrics, [heard])
             parts = assemble(short, world, run, loader=Still(short, world), saver=Unsaved(), log=log)  # type: ignore

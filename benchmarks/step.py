@@ -65,7 +65,7 @@ def parts_of(steps: int, out: Path, world: World) -> tuple[Recipe, Parts]:
     """Everything the loop turns, log steps only at the end."""
     recipe = Recipe.model_validate(RECIPE | {"dry_run": {"steps": steps, "images_per_step": 8}})
     short = shortened(recipe, world, out).model_copy(update={"track": Track(every_steps=10_000)})
-    with owned_run(short, world) as run:
+    with owned_run(short, world) as (run, short):
         parts = assemble(short, world, run, loader=Synthetic(short, world), saver=Unsaved())
     return recipe, parts
 

@@ -100,6 +100,7 @@ def changes(name: str, steps: int, seed: int, out: Path, images: Path) -> list[s
     stage = {"name": "low", "size": 48, "warmup": "6%", "steps": many, "lr": {"peak": 2e-3, "end": 1e-6}}
     return [
         f"out={out}", f"seed={seed}", f"data.train.0={images}", "data.augment.flip=0", "engine.remember=1",
+        f"student.options={{embed_dim: {WIDTH}, depth: {DEPTH}, num_heads: 3}}",
         f"teachers={json.dumps(teachers)}", f"stages=[{json.dumps(stage)}]", f"projector={projector(name, said)}",
         f"loss.balance={balance(said)}", f"standardize={said.standardize.model_dump_json(exclude_none=True)}",
         *([f"save.keep_every_steps={many // 6}", f"save.every_steps={many // 6}"] if name in COURSE else []),
@@ -158,7 +159,7 @@ def course(folder: RunFolder, seed: int) -> dict[str, Any]:
 
 def teachers_at(seed: int) -> dict[str, Any]:
     """The two that all rows learn from, on a seed's scenes."""
-    recipe = load(demo.RECIPE, ["out=x", "data.train.0=x"])
+    recipe = load(demo.RECIPE)
     return {"scores": {k: rounded(v) for k, v in demo.evaluate(demo.teachers_of(recipe), seed, SIZES).items()}}
 
 

@@ -29,7 +29,8 @@ def check(recipe: Recipe, launch: Launch, *, paths: bool = True, awaited: str | 
         teachers(recipe)
     return [
         *(memory(recipe, launch) if awaited is None else [f"models and memory are looked at once {awaited} is there"]),
-        f"{launch.ranks} ranks, {recipe.data.images_per_step // launch.ranks} images each per step",
+        f"{launch.ranks} rank{'s' * (launch.ranks > 1)}, "
+        f"{recipe.data.images_per_step // launch.ranks} images each per step",
     ]
 
 

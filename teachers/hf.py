@@ -154,7 +154,7 @@ def _configuration(config: str) -> Any:
     try:
         import transformers
     except ImportError as problem:
-        raise TeacherError("the `hf` teacher needs transformers: `uv pip install 'unicscale[export]'`.") from problem
+        raise TeacherError("the `hf` teacher needs transformers: `pip install 'unicscale[export]'`.") from problem
     transformers.logging.set_verbosity_error()  # it warns of the text towers' tokens, which nobody builds here
     return hf_config.configuration(json.loads(config))
 

@@ -76,6 +76,9 @@ def configuration(held: dict[str, Any]) -> Any:
     """The configuration of the class that `model_type` names: published files hold only what differs from it."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
+    inner = held.get("vision_config")
+    if "model_type" not in held and isinstance(inner, dict):  # some say it of the tower alone
+        held = inner
     kind = held.get("model_type")
     if not isinstance(kind, str):
         raise TeacherError("the config has no `model_type`: it is no configuration of transformers.")

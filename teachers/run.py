@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, TeacherSpec
+from unicscale.contracts import TeacherSpec
 from unicscale.errors import TeacherError, UserError
 from unicscale.teacher import Teacher, TeacherOptions
 
@@ -29,7 +29,9 @@ class Run(Teacher):
 
     def spec(self, options: Options) -> TeacherSpec:
         model = known(options)
-        return TeacherSpec(model.width, model.patch, model.size, IMAGENET_MEAN, IMAGENET_STD, options.licence)
+        if len(model.mean) != 3:
+            raise TeacherError(f"'run: {options.run}': it sees {len(model.mean)} channels; teachers are shown three.")
+        return TeacherSpec(model.width, model.patch, model.size, model.mean, model.std, options.licence)
 
     def build(self, options: Options) -> Any:
         import copy

@@ -57,9 +57,10 @@ class Timm(Teacher):
         name = self.model(options)
         known = _known(name)
         weights = Weights(f"timm:{name}") if known.has_weights else None
+        papers = known.paper_ids  # one, or several
         return self.measured(options).spec(
             _three(known.mean, name), _three(known.std, name), known.license or self.licence,
-            citation=", ".join(known.paper_ids or ()), weights=weights,
+            citation=", ".join([papers] if isinstance(papers, str) else papers or ()), weights=weights,
         )  # fmt: skip
 
     def measured(self, options: Any) -> Measured:

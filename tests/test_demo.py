@@ -62,7 +62,7 @@ def test_its_page_says_what_the_second_stage_and_each_part_bring(story: Path) ->
 def test_what_each_part_adds_is_what_was_measured() -> None:
     measured = json.loads((places.REPOSITORY / "benchmarks" / "results" / "components.json").read_text())
     shown = json.loads(demo.PARTS.read_text())
-    assert shown == components.parts(measured["rows"], 480, measured["machine"], measured["date"])
+    assert shown == components.parts(measured["rows"], 480, 96, measured["machine"], measured["date"])
     assert list(shown["rows"])[-1] == "+ teacher dropping"
 
 
@@ -128,12 +128,13 @@ def test_a_smaller_error_is_a_gain() -> None:
     assert demo.gains(scores) == pytest.approx(dict(zip(names, (10.0, -10.0, 0.0, 0.0, 10.0), strict=True)))
 
 
-def test_the_students_recipe_is_the_teachers_size() -> None:
-    """Nothing of the gain comes from a larger student."""
+def test_a_student_that_is_larger_than_its_teachers_is_said_to_be() -> None:
     from unicscale_teachers import scenes
 
-    options = load(demo.RECIPE).student.options
-    assert (options["embed_dim"], options["depth"], options["num_heads"]) == (scenes.DIM, scenes.DEPTH, scenes.HEADS)
+    recipe = load(demo.RECIPE)
+    assert (recipe.student.options["depth"], recipe.student.options["num_heads"]) == (scenes.DEPTH, scenes.HEADS)
+    said = f"A student of {recipe.student.options['embed_dim']} channels and {scenes.DEPTH} blocks, where each teacher"
+    assert demo.sized(recipe) == f"{said} has {scenes.DIM} channels,"
 
 
 def test_what_the_demo_says_its_teachers_saw_is_what_their_files_say() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -76,3 +77,13 @@ def test_the_page_of_floors_is_that_of_the_code() -> None:
     from benchmarks.architecture import PAGE, page
 
     assert PAGE.read_text() == page(), "run `python benchmarks/architecture.py`"
+
+
+def test_the_walks_of_the_page_are_those_of_the_data_and_name_tests_that_are_there() -> None:
+    kept = json.loads((REPOSITORY / "benchmarks" / "results" / "walks.json").read_text())
+    page = (REPOSITORY / "docs" / "measured.md").read_text()
+    for task, found in kept["tasks"].items():
+        assert f"| {task} | {found['before']} | {found['met']} | {found['remains'] or '-'} |" in page
+        assert found["met"] == len(found["mended"])
+    assert len(kept["points"]) == 25
+    assert not [one for one in kept["points"] if not (REPOSITORY / "tests" / one["held_by"]).exists()]

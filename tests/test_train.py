@@ -56,6 +56,16 @@ def test_the_log_of_rank_0_has_the_steps_however_the_run_was_started(run: Path) 
     assert [f"rank 0 INFO step {n}/24  " in log for n in (1, 12, 24)] == [True] * 3
 
 
+def test_the_log_says_what_auto_became_and_how_each_stage_begins_and_the_run_folder_keeps_it(run: Path) -> None:
+    log = (run / "logs" / "rank-0000.log").read_text()
+    assert "auto: engine.dtype is fp32, engine.compile is false on cpu" in log
+    assert "stage high: 12 steps of 48 px, 2 of them warm-up\n" in log
+    kept = load(str(run / "recipe.yaml")).engine
+    assert (kept.dtype, kept.compile, kept.open) == ("fp32", False, [])
+    launches = json.loads((run / "run.json").read_text())["launches"]
+    assert launches[0]["auto"] == {"engine.dtype": "fp32", "engine.compile": False}
+
+
 def test_the_same_command_again_finds_nothing_to_do(run: Path) -> None:
     before = (run / "metrics.jsonl").read_text()
     train(load(str(run / "recipe.yaml")))

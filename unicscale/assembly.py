@@ -72,15 +72,14 @@ def survey(recipe: Recipe, world: World) -> Loader:
     """Everything that can be refused without a model is refused here, before the run folder is touched."""
     widths = Teachers.widths_of(recipe.teachers)
     refuse_unfit(recipe.loss, recipe.standardize, recipe.teachers, widths)
-    trunk = build_student(recipe.student, recipe.projector, widths, recipe.stages[0].size_list[0]).trunk
-    sizes = sorted({size for stage in recipe.stages for size in stage.size_list})
+    trunk = build_student(recipe.student, recipe.projector, widths, recipe.sizes[0], recipe.data.channels).trunk
     if said := recipe.too_few_patches(trunk.patch):
         raise RecipeError(said)
     trunk.check_stages([stage.size_list for stage in recipe.stages])
     refuse_lone_images(trunk, share(recipe.data.images_per_step, world.size, recipe.data.micro_batch)[0])
     stages.refuse_lost_starts(recipe.stages)
     world.on_main(lambda: refuse_unfit_init(recipe.student, trunk, recipe.teachers, Path(recipe.out)))
-    Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=sizes, world=world)
+    Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=recipe.sizes, world=world)
     return world.together(
         lambda: open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)
     )
@@ -98,7 +97,8 @@ def assemble(
         standardize=recipe.standardize, track=recipe.track, save=recipe.save, evaluate=recipe.evaluate,
     )  # fmt: skip
     size = max(plan.stages[progress.stage].sizes)  # the stage that the checkpoint was in, not the one it leads to
-    student = build_student(recipe.student, recipe.projector, Teachers.widths_of(recipe.teachers), size)
+    widths = Teachers.widths_of(recipe.teachers)
+    student = build_student(recipe.student, recipe.projector, widths, size, recipe.data.channels)
     introduce(student, recipe.student, recipe.teachers, resumed=found is not None)
     engine = build_engine(
         recipe.engine, student, seed=recipe.seed, world=world, micro_batches=loader.micro_batches, size=size

@@ -79,7 +79,7 @@ class Loss(NamedTuple):
 class Batch:
     """One micro-batch of one rank."""
 
-    images: Tensor  # (B, 3, H, W) uint8, on the device, un-normalised: each model normalises for itself
+    images: Tensor  # (B, C, H, W) uint8, on the device, un-normalised: each model normalises for itself
     index: Tensor  # (B,) int64, the sample's number in its data set
     domain: Tensor  # (B,) int64, which data set it came from
 
@@ -141,12 +141,12 @@ class Moments:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 or [0, 255] pixels (B, 3, H, W) -> float32 in a model's own normalisation."""
+    """uint8 or [0, 255] pixels (B, C, H, W) -> float32 in a model's own normalisation."""
     import torch
 
     def per_channel(values: list[float]) -> Tensor:
         # filled on the device: a copy from the host in every step would make the host wait
-        return torch.stack([torch.full((), value, device=images.device) for value in values]).view(3, 1, 1)
+        return torch.stack([torch.full((), value, device=images.device) for value in values]).view(-1, 1, 1)
 
     scale = per_channel([1 / (255 * s) for s in std])
     shift = per_channel([-m / s for m, s in zip(mean, std, strict=True)])

@@ -38,6 +38,7 @@ from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load, shipped
 from unicscale.run import status
 from unicscale.run.folder import RunFolder, refuse_unfit, write_whole
+from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import open_teacher
 
 RECIPE = shipped.FOLDER / "demo.yaml"
@@ -250,7 +251,7 @@ def told(scores: dict[str, Scores], recipe: Recipe) -> list[str]:
     gained = [f"{axis} ({value:+.1f} %)" for axis, value in over.items() if value > 0]
     return [
         f"Two frozen teachers of synthetic scenes know different things: {knows}.",
-        f"A student of the size of one of them learned from both at once, in two stages: {stages}. "
+        f"{sized(recipe)} learned from both at once, in two stages: {stages}. "
         "Its targets were standardised, and for each image a teacher that it already followed well was left out now "
         "and then (teacher dropping).",
         "Against the best teacher of each axis, the mean over all axes is: "
@@ -292,6 +293,13 @@ def _cells(row: Scores) -> list[str]:
 
 def _stages(recipe: Recipe) -> list[str]:
     return [f"'{stage.name}', {stage.size} px" for stage in recipe.stages]
+
+
+def sized(recipe: Recipe) -> str:
+    """The student beside its teachers, so that nobody takes a larger one for a better method."""
+    width, deep = (recipe.student.options[key] for key in ("embed_dim", "depth"))
+    theirs = max(describe(name, section).spec.dim for name, section in recipe.teachers.items())
+    return f"A student of {width} channels and {deep} blocks, where each teacher has {theirs} channels,"
 
 
 def _behind(row: Scores, scores: dict[str, Scores]) -> float:

@@ -92,6 +92,12 @@ class StoppedOnRequest(UserError):
     exit_code = 75
 
 
+class Interrupted(UserError):
+    """Not an error: what was finished is kept. Ranks hear a signal each for itself, so nobody waits for the others."""
+
+    exit_code = 75
+
+
 class ReachedLimit(StoppedOnRequest):
     """`--max-steps` was reached: the command did what it was told, so it leaves with 0."""
 

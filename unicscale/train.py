@@ -27,10 +27,9 @@ def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) 
     try:
         with joined(recipe.engine) as world:
             if recipe.evaluate.ever:
-                world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val))
-            with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=fresh) as run:
-                if recipe.engine.compile:
-                    keep_compiled(run.root / "compiled")
+                world.on_main(lambda: refuse_unfit(recipe.evaluate, recipe.data.val, recipe.data.channels.count))
+            with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=fresh) as (run, recipe):
+                keep_compiled(recipe.engine, run.root / "compiled")
                 open_voice(run.log_of(world.rank), world.rank, speaks=world.main)
                 watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=recipe.engine.timeout_seconds)
                 with watchdog, explained(world.rank, watchdog), held_garbage():

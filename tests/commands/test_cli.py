@@ -37,6 +37,7 @@ def test_help_lists_every_command() -> None:
 QUICK = [
     "--help",
     "check recipes/unic_l.yaml",
+    "check recipes/demo.yaml",
     "explain save.keep",
     "teachers list",
     "jobs",
@@ -117,13 +118,56 @@ def test_check_ends_with_a_verdict_that_says_what_it_did_not_see(tmp_path: Path)
     assert (quiet.stdout, quiet.stderr) == ("", f"valid; not looked at: {seen}\n")
 
 
+def test_check_says_what_auto_becomes_and_full_everything_else(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 16)
+    tree = write_recipe(tmp_path / "r.yaml", images, tmp_path / "run", steps=400)
+    short = ["data.workers=auto", "stages.0.warmup_steps=null", "track.wandb={project: p}"]
+    said = unicscale("check", str(tree), *short).stdout
+    for line in (
+        "#   data.reader         folder",
+        "#   data.resize         area",
+        "#   teachers.one.dtype  engine.dtype",
+        "#   engine.dtype        bf16 on GPUs that have it, fp32 elsewhere; a run keeps what it began with",
+        "#   engine.compile      true on GPUs with a C compiler, false elsewhere",
+        "#   track.wandb.mode    online where an account is known, else offline",
+        "#   stages.0.warmup     5%, as nobody said another",
+    ):
+        assert line in said.splitlines(), said
+    ran = unicscale("check", "--full", str(tree), *short, "data.train=[IMAGES.beton]".replace("IMAGES", str(images)))
+    assert "data (" in ran.stderr, "a beton that is not here was not looked at"
+    full = unicscale("check", "--full", str(tree), *short)
+    assert full.returncode == 0, full.stderr
+    for line in (
+        "# this machine  cpu: fp32, not compiled",
+        "# an epoch      16 images, 2 steps of 8",
+        "# ranks         1, 8 at once on each",
+        "# stage low     200 steps of 32 px, 10 of them warm-up (5%, as nobody said another), rate 0 to 0.001 to 1e-06",
+        "# in all        400 steps, 3,200 images",
+        "# student       0.1 M parameters",
+        "# teacher one   0.0 M parameters, whole on every rank",
+    ):
+        assert line in full.stdout.splitlines(), full.stdout
+    refused = unicscale("check", "--full", str(tree), "teachers.one.resolution=33")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr, refused.stderr
+
+
+def test_an_unknown_plug_in_is_said_where_it_was_said(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 8)
+    recipe = write_recipe(tmp_path / "r.yaml", images, tmp_path / "run", teachers__one={"plugin": "dyno"})
+    line = recipe.read_text().splitlines().index("  one:") + 2
+    by_file = unicscale("check", str(recipe))
+    assert by_file.stderr.startswith(f"{recipe}:{line}: no teacher plug-in is called 'dyno'. Did you mean 'dino'?")
+    by_word = unicscale("check", str(recipe), "teachers.one.plugin=dinov9")
+    assert by_word.stderr.startswith("'teachers.one.plugin=dinov9': no teacher plug-in is called 'dinov9'.")
+
+
 UNSEEN = {
     "data.images_per_step=9": "an epoch has 8 images, fewer than one step takes (9).",
     "stages.0.warmup_steps=8": "stages[0]: a warm-up of 8 steps leaves nothing of the stage's 8.",
     "launch.gpus_per_node=3": "data.images_per_step: 8 images do not divide over 3 ranks.",
     "student.arch=vit_smal": "'vit_smal' is neither vit_tiny, vit_small, vit_base, vit_large nor a model of timm.",
     "student.arch=resnet50": "student: timm cannot build 'resnet50'",
-    "student.options.in_chans=4": "student.options.in_chans: 4: images have three channels here",
+    "student.options.in_chans=4": "student.options.in_chans: 4, and images have 3: data.channels says which.",
     "student.options.depth=0": "student.options.depth: a student has at least one block.",
     "evaluate={every_steps: 4, tasks: [knn]}": "evaluate: no images to measure on: name evaluate.data or data.val",
     "evaluate={every_steps: 4, tasks: [miou], data: IMAGES}": "'miou' cannot be measured while training",

@@ -37,7 +37,7 @@ def plan_of(recipe: Recipe) -> Plan:
 
 
 def changed(**changes: object) -> Recipe:
-    return Recipe.model_validate(small().model_dump(mode="json", by_alias=True) | changes)
+    return Recipe.model_validate(small(dtype="fp32").model_dump(mode="json", by_alias=True) | changes)
 
 
 def test_the_operations_of_every_step_are_those_that_torch_counts(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ SAME = {"scale": [1, 1], "ratio": [1, 1], "jitter": 0, "grey": 0, "blur": 0, "so
 UNKNOWN = {
     "a frozen layer's backward": {"student": {"arch": "vit_small", "patch": 16, "freeze": ["stem"]}},
     "what was remembered": {
-        "engine": {"device": "cpu", "remember": 0.1},
+        "engine": {"device": "cpu", "dtype": "fp32", "remember": 0.1},
         "data": {"train": ["nowhere"], "images_per_step": 8, "augment": SAME},
     },
 }
@@ -120,7 +120,7 @@ def test_what_cannot_be_counted_is_said_and_costs_no_run(
 
 
 def test_the_demos_is_there_in_a_second() -> None:
-    recipe = load(str(ROOT / "recipes" / "demo.yaml"))
+    recipe = load(str(ROOT / "recipes" / "demo.yaml"), ["engine.dtype=bf16"])
     begin = time.process_time()
     found = limit.limit_of(recipe, plan_of(recipe), World())
     took = time.process_time() - begin

@@ -255,7 +255,7 @@ def test_a_beton_that_shrinks_while_it_is_read_is_an_error_and_no_crash(tmp_path
 class Slow:
     """Images that stop answering at number 3, or raise there."""
 
-    path, reader, labels, classes = "slow", "slow", None, []
+    path, reader, channels, labels, classes = "slow", "slow", 3, None, []
 
     def __init__(self, problem):
         self.problem = problem

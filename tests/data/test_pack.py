@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.kit.disk import at_most
 from tests.kit.pictures import jpeg, needs_ffcv, picture, tree
-from unicscale.data.pack.writing import AS_IT_IS, Form, pack
+from unicscale.data.pack.writing import AS_IT_IS, Form, _room_to_share, pack
 from unicscale.data.sets.beton import JPEG, RAW, Beton
 from unicscale.errors import DataError
 
@@ -295,3 +296,26 @@ def test_sources_that_hold_nothing_are_refused(tmp_path, source, text):
     (tmp_path / "text.tar").write_text("hello")
     with pytest.raises(DataError, match=text):
         packed(tmp_path / source, tmp_path)
+
+
+@pytest.mark.parametrize("kilobytes", [1, 100, 1500], ids=["at once", "in the index", "in the middle"])
+def test_a_disk_that_fills_up_while_packing_is_said_and_nothing_half_stays(tmp_path: Path, kilobytes: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 128, 128, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        save(tmp_path / "flat" / f"{number}.png", Image.fromarray(pixels))
+    out = tmp_path / "out" / "o.beton"
+    with at_most(kilobytes << 10), pytest.raises(DataError) as said:
+        pack(str(tmp_path / "flat"), str(out), Form(mode="raw"), workers=2)
+    assert str(said.value) == (
+        f"{out} cannot be written: File too large. Nothing of it was kept.\n"
+        "  Make room, or name another place; then the same command starts again."
+    )
+    assert not list(out.parent.iterdir())
+
+
+def test_a_machine_without_shared_memory_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"needs shared memory, and .*nowhere cannot be used: No such file .*\n  Mount"):
+        _room_to_share(1, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"shares 6103515625000\.0 MiB of memory, and .* left\. Nothing"):
+        _room_to_share(10**17)
+    _room_to_share(1000)

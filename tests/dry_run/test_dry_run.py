@@ -83,7 +83,7 @@ def test_the_loop_lets_go_of_a_stage_s_student_before_the_next_is_built(tmp_path
     recipe = recipe_in(tmp_path, "engine.kind=plain", "engine.compile=false", "teachers.dinov2.shard=none")
     world = World()
     short = shortened(recipe, world, tmp_path / "run")
-    with owned_run(short, world) as run:
+    with owned_run(short, world) as (run, short):
         parts = assemble(short, world, run, loader=Synthetic(short, world), saver=Unsaved())
         overlaps = contract.watch_overlap(parts.engine)
         loop(parts, Phases(world.device, Watchdog(run.logs, rank=0, size=1, timeout=60)))

@@ -7,8 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.kit import measured, tiny_sets
+from tests.kit.disk import at_most
 from tests.kit.measured import FAST
 from tests.kit.memory import rising
 from unicscale.commands.evaluation import evaluate, features
@@ -78,19 +78,6 @@ def test_what_a_killed_process_left_behind_goes_and_a_living_ones_file_stays(tmp
         file.write_bytes(b"")
     assert store.temporary(path) not in (ours, dead)
     assert ours.exists() and not dead.exists()
-
-
-@contextmanager
-def at_most(size: int) -> Iterator[None]:
-    """Files of this process may not grow beyond it: what a full disk does, without filling one."""
-    held, wrote = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # a module first imported now would leave half of its bytecode behind
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, held[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, held)
-        sys.dont_write_bytecode = wrote
 
 
 def test_a_disk_that_is_full_is_an_error_before_the_first_image(photos, tmp_path):

@@ -187,6 +187,18 @@ def test_a_head_that_answers_for_other_classes_is_refused(data, student, helpers
         evaluate([str(student)], data=other, suite=["zero_shot"], out=tmp_path / "t.json", **helpers, **FAST)
 
 
+def test_other_class_names_are_another_task(student, helpers, tmp_path):
+    keys = set()
+    for names in (tiny_sets.WORDS, [*tiny_sets.WORDS[1:], tiny_sets.WORDS[0]]):
+        tiny_sets.imagenet(tmp_path / "data")
+        (tmp_path / "data" / "imagenet" / "classnames.txt").write_text("\n".join(names))
+        evaluate(
+            [str(student)], data=tmp_path / "data", suite=["zero_shot"], out=tmp_path / "t.json", **helpers, **FAST
+        )
+        keys.add(json.loads((tmp_path / "t" / "student" / "zero_shot.json").read_text())["key"])
+    assert len(keys) == 2
+
+
 def test_a_model_without_such_a_teacher_cannot_be_asked(data, golden, tmp_path):
     weights = [f"dino={golden / 'teachers' / 'dino.pth'}"]
     dino = {"weights": weights, "option": [f"dino.size={SHAPE}"]}

@@ -29,15 +29,17 @@ home, watch = Path(sys.argv[1]), guard.Guard()
 
 def refuse(): raise RecipeError("in words")
 def stumble(): return {}["x"]
-def hang():
+def spin():
     while True: pass
+def wait(): time.sleep(30)
 def swell(): return len(b"x" * (900 << 20))
 def stray(): Path("/tmp/unicscale-fuzz-stray").write_text("x")
 def start(): subprocess.run(["true"])
 def behave(): (home / "x").write_text("x")
 
-for door in (refuse, stumble, hang, swell, stray, start, behave):
-    guard.SECONDS = 0.5 if door is hang else 60
+for door in (refuse, stumble, spin, wait, swell, stray, start, behave):
+    guard.SECONDS = 0.5 if door is spin else 60
+    guard.BY_THE_CLOCK = 0.5 if door is wait else 60
     print(door.__name__, watch.judge(home, door)[0])
 """
 
@@ -47,6 +49,6 @@ def test_the_guard_sees_every_kind_of_fault(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, cwd=places.REPOSITORY, check=False)
     Path("/tmp/unicscale-fuzz-stray").unlink(missing_ok=True)
     assert ran.stdout.split("\n")[:-1] == [
-        "refuse refused", "stumble KeyError", "hang hang", "swell memory", "stray strange", "start strange",
-        "behave read",
+        "refuse refused", "stumble KeyError", "spin hang", "wait hang", "swell memory", "stray strange",
+        "start strange", "behave read",
     ], ran.stderr  # fmt: skip

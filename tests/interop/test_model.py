@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from tests.kit import places
 from unicscale import Features, load
-from unicscale.errors import CheckpointError, DataError, RecipeError
+from unicscale.errors import CheckpointError, DataError, RecipeError, TeacherError
 from unicscale.interop.model import Model
 
 OFFICIAL = places.GOLDEN / "unic_official_tiny.pth"
@@ -96,6 +96,20 @@ def test_the_transform_is_torchvisions_resize_centre_crop_and_normalise(picture:
     ]
     theirs = v2.Compose(steps)
     torch.testing.assert_close(model.transform(picture), theirs(picture), rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_model_whose_student_is_told_to_train_says_so() -> None:
+    model = load(OFFICIAL)
+    model.student.train()
+    with pytest.raises(RecipeError, match="this model is frozen: nothing in it would learn"):
+        model(torch.zeros(1, 3, 56, 56))
+
+
+def test_a_teacher_that_is_shown_a_path_says_what_it_takes() -> None:
+    with pytest.raises(TeacherError, match=r"teacher 'scenes' is shown tensors, .*; this is a PosixPath\."):
+        load("teacher:scenes", options={"knows": "classes"})(Path("a.jpg"))
+    with pytest.raises(TeacherError, match="`unicscale teachers fetch timm model=vit_tiny_patch16_224`"):
+        load("timm:vit_tiny_patch16_224")
 
 
 @pytest.mark.parametrize("projectors", [False, True])

@@ -31,6 +31,18 @@ def write_images(folder: Path, count: int = 64, side: int = 40) -> Path:
     return folder
 
 
+def write_arrays(
+    folder: Path, channels: int, count: int = 32, side: int = 40, classes: tuple[str, ...] = ("all",)
+) -> Path:
+    """Noise of so many channels as .npy arrays, brighter from class to class."""
+    for number in range(count):
+        place = folder / classes[number % len(classes)] / f"{number:03d}.npy"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 100, (side, side, channels), dtype=np.uint8)
+        np.save(place, noise + np.uint8(100 * (number % len(classes))))
+    return folder
+
+
 def write_recipe(path: Path, images: Path, out: Path, *, steps: int = 16, **changes: Any) -> Path:
     """The recipe of that run; `a__b=v` changes key a.b."""
     first = steps // 2

@@ -10,6 +10,7 @@ import torch
 
 from unicscale.errors import HostError
 from unicscale.ranks import device
+from unicscale.recipe.sections import EngineSection
 
 HERE = torch.cuda.is_available()
 
@@ -57,7 +58,7 @@ def test_what_triton_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_what_was_compiled_once_is_found_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "/site")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    device.keep_compiled(tmp_path / "compiled")
+    device.keep_compiled(EngineSection(compile=True), tmp_path / "compiled")
     assert device.os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / "inductor")
     assert device.os.environ["TRITON_CACHE_DIR"] == "/site"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")

@@ -143,16 +143,33 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does() ->
         share(32, 2, 5)
 
 
-def test_a_first_stage_that_says_nothing_of_a_warm_up_is_remarked_upon_and_one_that_wants_none_is_not() -> None:
-    def remarks(**said: object) -> list[str]:
-        return [one.remark for one in plan(stage(steps=9, **said), stage("two", steps=9)).stages]
+def test_a_stage_that_names_no_warm_up_gets_the_usual_one_and_one_that_wants_none_none() -> None:
+    def warm(steps: int, **said: object) -> int:
+        return plan(stage(steps=steps, **said)).stages[0].warmup
 
-    assert remarks() == ["stage one: no warm-up, so its first step already has the whole rate: warmup: 5% is usual", ""]
-    assert remarks(warmup_steps=0) == ["", ""] == remarks(warmup="20%")
+    assert warm(200) == warm(200, warmup=None) == warm(200, warmup_epochs=None) == 10
+    assert warm(200, warmup_steps=0) == warm(200, warmup="0%") == warm(200, warmup_epochs=0) == 0
+    assert warm(200, warmup_steps=7) == 7 and warm(200, warmup_epochs=2) == 20
+    assert warm(20) == warm(20, warmup="5%") == 0, "one step at a rate of 0 would be lost"
+    assert warm(40) == 2
 
 
-def test_what_a_gpu_can_and_nobody_asked_for_is_said_and_no_default_moves() -> None:
-    unused = sections.EngineSection().unused
-    assert unused("cuda") == "engine: GPUs are faster with dtype: bf16 and compile: true" and unused("cpu") == ""
-    assert sections.EngineSection(dtype="bf16").unused("cuda") == "engine: GPUs are faster with compile: true"
-    assert sections.EngineSection(dtype="bf16", compile=True).unused("cuda") == ""
+def test_the_log_says_how_long_the_warm_up_is_and_that_nobody_asked_for_it() -> None:
+    said = [one.said for one in plan(stage(steps=2000), stage("two", steps=9, size=[16, 32], warmup_steps=0)).stages]
+    assert said == [
+        "stage one: 2,000 steps of 32 px, 100 of them warm-up (5%, as nobody said another)",
+        "stage two: 9 steps of 16 and 32 px, no warm-up",
+    ]
+
+
+def test_what_nobody_said_of_the_engine_follows_the_device_and_what_was_said_stays() -> None:
+    gpu = {"bf16": True, "compiles": True}
+    one = sections.EngineSection()
+    assert one.open == ["dtype", "compile"] and one.settled(**gpu).open == []
+    assert (one.settled(**gpu).dtype, one.settled(**gpu).compile) == ("bf16", True)
+    assert (one.settled(bf16=False, compiles=False).dtype, one.settled(bf16=False, compiles=False).compile) == (
+        "fp32",
+        False,
+    )
+    said = sections.EngineSection(dtype="fp16", compile=False)
+    assert said.open == [] and said.settled(**gpu) == said

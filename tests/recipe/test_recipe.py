@@ -185,6 +185,10 @@ def test_what_an_override_makes_disagree_is_said_of_the_override(tmp_path: Path)
     )
 
 
+def test_a_section_that_only_the_command_line_names_is_said_of_the_command_line(tmp_path: Path) -> None:
+    assert said(write(tmp_path, GOOD), "optimizer.lr=0.1").startswith("'optimizer.lr=0.1': 'optimizer' is not a key.")
+
+
 @pytest.mark.parametrize(
     ("word", "ours"),
     [

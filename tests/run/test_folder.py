@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def recipe(out: Path | str = "runs/x", **changes: Any) -> Recipe:
         ({"teachers__one__text": None}, "teachers.one.text: (not there) -> None"),
         ({"teachers__one__size": {"embed_dim": 8, "ffn": None}}, "teachers.one.size.ffn: (not there) -> None"),
         ({"student__options": {"norm_layer": None}}, "student.options.norm_layer: (not there) -> None"),
-        ({"engine__dtype": "bf16"}, "engine.dtype: 'fp32' -> 'bf16'"),
+        ({"engine__dtype": "bf16"}, "engine.dtype: 'auto' -> 'bf16'"),
         ({"loss__balance": {"kind": "none"}}, "loss.balance.kind: 'teacher_dropping' -> 'none'"),
     ],
     ids=str,
@@ -218,7 +219,7 @@ def test_a_file_written_whole_is_read_back_in_any_locale(tmp_path: Path) -> None
 def test_a_run_that_cannot_note_its_end_says_why_it_ended_and_lets_go(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as folder:
+    with pytest.raises(DataError, match="the reason"), owned_run(recipe(tmp_path / "run"), World()) as (folder, _):
         folder.facts.unlink()
         folder.facts.mkdir()  # as good as a full disk
         raise DataError("the reason")
@@ -242,3 +243,28 @@ def test_what_cannot_be_written_leaves_the_old_file_and_no_half_of_a_new_one(tmp
     assert "CheckpointError" in done.stderr and "run.json cannot be written: File too large." in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
     assert (tmp_path / "run.json").read_text() == "old"
+
+
+def test_auto_goes_on_in_the_precision_in_which_the_run_began(tmp_path: Path) -> None:
+    begun = recipe(tmp_path / "run", engine__dtype="bf16")
+    with owned_run(begun, World()) as (folder, _):
+        (folder.checkpoints / "step-00000001").mkdir()  # a step was taken
+    with owned_run(recipe(tmp_path / "run"), World()) as (_, again):
+        assert (again.engine.dtype, again.engine.compile) == ("bf16", False)
+    shutil.rmtree(folder.checkpoints / "step-00000001")
+    with owned_run(recipe(tmp_path / "run"), World()) as (_, anew):
+        assert anew.engine.dtype == "fp32", "nothing was begun: as this device can"
+
+
+def test_a_run_older_than_the_usual_warm_up_does_not_get_one_in_silence(tmp_path: Path) -> None:
+    none = recipe(tmp_path / "run", stages__0__warmup_steps=0)
+    folder = open_run(none)
+    claim(folder, none)
+    folder.metrics.write_text("{}\n")
+    text = folder.recipe.read_text()
+    assert text.count("warmup_steps: 0") == 1
+    folder.recipe.write_text(text.replace("  warmup_steps: 0\n", ""))  # as it was written before
+    claim(folder, none)
+    folder.recipe.write_text(text.replace("  warmup_steps: 0\n", ""))
+    with pytest.raises(CheckpointError, match=r"stages\.0\.warmup: None -> '5%'"):
+        claim(folder, recipe(tmp_path / "run"))

@@ -74,6 +74,13 @@ def test_a_holder_on_another_host_is_dead_after_its_silence_and_not_before(tmp_p
     assert not alive(path, Holder(host="elsewhere", job=None))
 
 
+def test_a_lock_from_the_future_is_not_in_use_until_the_clock_comes_there(tmp_path: Path) -> None:
+    path = write(tmp_path, Holder(host="elsewhere", job=None))
+    for ahead, lives in ((5, True), (SILENCE + 5, False), (1e6, False)):
+        os.utime(path, (time.time() + ahead,) * 2)
+        assert alive(path, Holder(host="elsewhere", job=None)) == lives
+
+
 def test_a_requeued_job_recovers_the_lock_of_its_earlier_launch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,7 +155,7 @@ def test_the_grid_of_a_convolutional_student_is_its_patch() -> None:
         (
             {"arch": "vit_tiny", "options": {"in_chans": 4}},
             64,
-            "student.options.in_chans: 4: images have three channels here",
+            "student.options.in_chans: 4, and images have 3: data.channels says which.",
         ),
         ({"arch": "convnext_atto", "stem": "convolutions"}, 64, "student.stem 'convolutions' is for plain ViTs"),
         ({"arch": "convnext_atto"}, 80, "size 80 is not a multiple of the patch, 32. The nearest sizes are 64 or 96"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 
 from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, TeacherSpec
 from unicscale.errors import TeacherError
+from unicscale.recipe.sections import TeacherSection
+from unicscale.teacher.described import describe
 from unicscale.teacher.door import rehearse
 from unicscale.teacher.frozen import Frozen
 from unicscale.teacher.plugin import Teacher, TeacherOptions
@@ -105,6 +108,27 @@ def test_what_goes_wrong_inside_a_plug_in_names_it_and_the_line(problem: BaseExc
         TeacherError, match=rf"teacher 'odd': its forward failed at test_door\.py:\d+: {type(problem).__name__}"
     ):
         teacher(fails(problem))(torch.zeros(2, 3, 16, 16))
+
+
+class Unbuildable(Scripted):
+    """Says what it is, and fails when it is made."""
+
+    def build(self, options: Any) -> nn.Module:
+        raise KeyError("depth")
+
+
+def test_what_goes_wrong_before_the_first_image_names_it_and_the_line_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from unicscale.contracts import TeacherSpec\nfrom unicscale.teacher import Teacher\n"
+        "class Mine(Teacher):\n    api_version = 1\n"
+        "    def spec(self, options):\n        return TeacherSpec(summary=8)\n"
+        "    def build(self, options): ...\n    def forward(self, module, images): ...\n"
+    )
+    section = TeacherSection.model_validate({"adapter": f"{tmp_path}/mine.py:Mine", "weights": "random"})
+    with pytest.raises(TeacherError, match=r"^teacher 'odd': its spec failed at mine\.py:6: TypeError: .*'summary'$"):
+        describe("odd", section)
+    with pytest.raises(TeacherError, match=r"teacher 'odd': its build failed at test_door\.py:\d+: KeyError: 'depth'"):
+        Frozen(Unbuildable(lambda images: None), TeacherOptions(), "odd")
 
 
 @pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("CUDA out of memory"), RuntimeError("NCCL: lost")])

@@ -43,6 +43,7 @@ def assert_close(found: Tensor | None, expected: Tensor) -> None:
 def test_a_published_config_leaves_its_defaults_out() -> None:
     spec = spec_of({"model_type": "siglip", "vision_config": {"model_type": "siglip_vision_model"}})
     assert (spec.widths, spec.patch, spec.size, spec.mean) == ((768, 768), 16, 224, (0.5, 0.5, 0.5))
+    assert spec_of({"vision_config": {"model_type": "siglip_vision_model"}}) == spec
 
 
 def test_a_clip_without_a_preprocessor_has_clips_normalisation() -> None:

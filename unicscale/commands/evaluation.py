@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unicscale.errors import DataError, RecipeError
+from unicscale.errors import DataError, Interrupted, RecipeError
 
 if TYPE_CHECKING:
     from unicscale.evaluate.runner import Outcome
@@ -134,6 +134,9 @@ def evaluate(
         if world.main:
             _show(outcome, whole, outs, detail)
             _tell(whole, outs)
+        if outcome.stopped:
+            kept = f"{len(outcome.results)} of its results"
+            raise Interrupted(f"stopped ({outcome.stopped}): {kept} are kept; the same command measures the rest.")
     runner.complain(outcome, tasks, named, data)
 
 
@@ -172,6 +175,7 @@ def _tell(whole: dict[str, Any], outs: list[Path]) -> None:
 @contextmanager
 def joined_on(device: str) -> Iterator[World]:
     """The process group, if there is one, for as long as the measuring lasts; rank 0 speaks."""
+    from unicscale.ranks.stop import Now
     from unicscale.ranks.voice import close_voice, open_voice
     from unicscale.ranks.world import joined
     from unicscale.recipe.sections import EngineSection
@@ -180,8 +184,11 @@ def joined_on(device: str) -> Iterator[World]:
         raise RecipeError(f"--device {device}: auto, cpu or cuda")
     with joined(EngineSection.model_validate({"device": device})) as world:
         open_voice(None, world.rank, speaks=world.main)
+        world.stop.at_once = True
         try:
             yield world
+        except Now as asked:
+            raise Interrupted(f"stopped ({asked}); the same command goes on from what is kept.") from None
         finally:
             close_voice()
 

@@ -122,13 +122,16 @@ def fetch(
 def check(name: Name, settings: Settings = None, weights: WeightsOption = None) -> None:
     """Run the contract of unicscale.testing on a teacher, in a process of its own."""
     from unicscale.errors import TeacherError
+    from unicscale.recipe.sections import TeacherSection
+    from unicscale.teacher.described import describe
     from unicscale.teacher.finding import find, is_adapter
 
     name = _absolute(name) if is_adapter(name) else name
-    find(name)  # a plug-in that cannot even be imported is said so, not drowned in a test log
+    given = parse(settings)
+    plugin = find(name)  # what cannot even be imported, or described, is said and not drowned in a test log
+    describe(name, TeacherSection.model_validate(given or plugin.small or {}))
     if importlib.util.find_spec("pytest") is None:
-        raise TeacherError("the contract is a pytest class: `uv pip install pytest` first.")
-    given = {**parse(settings)}
+        raise TeacherError("the contract is a pytest class: `pip install pytest` first.")
     test = (
         "from unicscale.testing import TeacherContract\n\n\n"
         f"class TestContract(TeacherContract):\n"
@@ -198,7 +201,7 @@ def new(
     from unicscale.teacher.scaffold import scaffold
 
     folder = scaffold(name, out)
-    print(f"{folder}\n  uv pip install -e {folder} && python -m pytest {folder}")
+    print(f"{folder}\n  pip install -e {folder} && python -m pytest {folder}")
 
 
 def parse(settings: list[str] | None) -> dict[str, Any]:

@@ -32,13 +32,23 @@ def check(
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes and leave.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only, no YAML.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Also build the models without weights and open the data: lengths, sizes, places. Seconds."
+        ),
+    ] = False,
 ) -> None:
-    """Validate a recipe and print it resolved; the last line, on stderr, is the verdict and what was not looked at."""
+    """Validate a recipe; print it resolved, and what each `auto` becomes.
+
+    The last line, on stderr, is the verdict and what was not looked at.
+    """
+    from unicscale.commands.meant import autos, everything
     from unicscale.commands.seen import verdict
     from unicscale.errors import RecipeError
     from unicscale.ranks.terminal import tell
     from unicscale.recipe import Recipe, dump, load
-    from unicscale.recipe.yaml_lines import read
+    from unicscale.recipe.reading import said
     from unicscale.teacher.cards import introduce
 
     if schema:
@@ -47,17 +57,19 @@ def check(
     if recipe is None:
         raise RecipeError("which recipe? `unicscale check recipes/unic_l.yaml`, or --schema for the JSON Schema.")
     resolved = load(recipe, overrides or [])
-    places = read(recipe)
+    places = said(recipe, overrides or [])
     teachers = [introduce(name, section, places.place) for name, section in resolved.teachers.items()]
     if resolved.projector.kind == "none":  # whether it fits, only the teachers' widths know
         from unicscale.cost.shapes import Shapes
 
         Shapes.of(resolved)
-    said = verdict(resolved)
+    told = verdict(resolved, full=full)
+    meaning = [*(["what it comes to:"] if full else []), *(everything(resolved) if full else [])]
     if not quiet:
+        lines = [*teachers, "auto:", *(f"  {line}" for line in autos(resolved))]
         print(dump(resolved), end="")
-        print("\n".join(f"# {line}" for line in teachers), flush=True)
-    tell(said)
+        print("\n".join(f"# {line}" for line in [*lines, *meaning]), flush=True)
+    tell(told)
 
 
 def plan(

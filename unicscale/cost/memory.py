@@ -69,7 +69,7 @@ def activations(shapes: Shapes, size: int, checkpointing: str, *, fused: bool = 
     answers = LOSS * sum((w.summary or 0) + (tokens - trunk.prefix) * (w.patches or 0) for w in each)
     of_blocks, of_ladder = checkpointing in ("blocks", "full"), checkpointing in ("ladder", "full")
     return {
-        "activations, student": of_trunk(trunk, size, of_blocks) * small + 3 * size**2 * small,
+        "activations, student": of_trunk(trunk, size, of_blocks) * small + trunk.channels.count * size**2 * small,
         "activations, ladder": max(rungs) if of_ladder and not fused else sum(rungs),
         "activations, loss": answers,
     }
@@ -108,4 +108,4 @@ def _is_last(unit: nn.Module, name: str) -> bool:
 
 def loader(data: Data, size: int, micro: int) -> int:
     """Decoded batches that wait on the host."""
-    return (data.ahead + 1) * micro * 3 * size**2
+    return (data.ahead + 1) * micro * data.channels.count * size**2

@@ -50,7 +50,7 @@ def measured(trunk: Trunk, size: int) -> Measured:
     twin.set_draws((0, 0), torch.zeros(1, dtype=torch.int64, device="meta"))
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            blocks, _ = twin(torch.empty(1, 3, size, size, device="meta"))
+            blocks, _ = twin(torch.empty(1, trunk.channels.count, size, size, device="meta"))
         torch.stack([block.sum() for block in blocks]).sum().backward()
     kept: dict[int, int] = defaultdict(int)
     for number, tensor in held.values():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from unicscale.cost import flops, memory
 from unicscale.cost.gpus import GPUS, SHARE, Gpu
-from unicscale.cost.shapes import Shapes, numbers
+from unicscale.cost.shapes import Shapes, numbers, on_gpus
 from unicscale.data.sets.images import open_images
 from unicscale.data.stream.order import Order
 from unicscale.engine import engine_of
@@ -68,6 +68,7 @@ class Costs:
 def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPUS["H200"]) -> Costs:
     """Of the recipe on `gpus` ranks of `device` GiB each (None: they share a host); as it launches without `gpus`."""
     ranks = gpus or recipe.launch.ranks
+    recipe = on_gpus(recipe)
     notes: list[str] = []
     plan = planned(recipe, notes)
     micro, micro_batches = share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)
@@ -104,7 +105,7 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
     engine_of(recipe.engine).parts(recipe.engine, ranks)
     shapes.trunk.check_stages([stage.size_list for stage in recipe.stages])
     refuse_lone_images(shapes.trunk, share(recipe.data.images_per_step, ranks, recipe.data.micro_batch)[0])
-    for size in sorted({size for stage in recipe.stages for size in stage.size_list}):
+    for size in sorted(recipe.sizes):
         for name, one in shapes.teachers.items():
             if recipe.teachers[name].mosaic:
                 refuse_resizable(one.spec, name)

@@ -30,11 +30,11 @@ class Shapes:
     def of(cls, recipe: Recipe) -> Shapes:
         """Built, not filled: a second or two for UNIC-L."""
         teachers = {name: frozen_of(name, section) for name, section in recipe.teachers.items()}
-        trunk = build_trunk(recipe.student, recipe.stages[0].size_list[0])
+        trunk = build_trunk(recipe.student, recipe.sizes[0], recipe.data.channels)
         widths = {name: one.widths for name, one in teachers.items()}
         with torch.device("meta"):
             projector = build_projector(recipe.projector, widths=trunk.widths, prefix=trunk.prefix, teachers=widths)
-        own = recipe.engine.dtype
+        own = on_gpus(recipe).engine.dtype
         held = {
             name: numbers(one) * BYTES[own if section.dtype == "auto" else section.dtype]
             for (name, section), one in zip(recipe.teachers.items(), teachers.values(), strict=True)
@@ -44,6 +44,12 @@ class Shapes:
     def tokens(self, size: int) -> int:
         """What the student's blocks read at `size` pixels."""
         return self.trunk.prefix + (size // self.trunk.patch) ** 2
+
+
+def on_gpus(recipe: Recipe) -> Recipe:
+    """The recipe with `auto` as it comes out where plans are for; a recipe for CPUs stays what CPUs compute."""
+    can = recipe.engine.device != "cpu"
+    return recipe.model_copy(update={"engine": recipe.engine.settled(bf16=can, compiles=can)})
 
 
 def numbers(module: nn.Module) -> int:

@@ -17,11 +17,11 @@ def numbers(values: np.ndarray, device: torch.device) -> Tensor:
     return sent(torch.from_numpy(np.ascontiguousarray(values)), device)
 
 
-def square_pixels(count: int, side: int, device: torch.device) -> Tensor:
-    """(count, side, side, 3) uint8 on the host, to be decoded into: pinned where it will be sent to a GPU."""
-    return torch.empty(count, side, side, 3, dtype=torch.uint8, pin_memory=device.type == "cuda")
+def square_pixels(count: int, side: int, device: torch.device, channels: int = 3) -> Tensor:
+    """(count, side, side, channels) uint8 on the host, to be decoded into: pinned where it will be sent to a GPU."""
+    return torch.empty(count, side, side, channels, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
 def planes(pixels: Tensor, device: torch.device) -> Tensor:
-    """Decoded pixels (B, S, S, 3) as models want them: (B, 3, S, S) on the device."""
+    """Decoded pixels (B, S, S, C) as models want them: (B, C, S, S) on the device."""
     return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).contiguous()

@@ -44,7 +44,8 @@ def open_loader(
     """The training images of a recipe, as rank `rank` of `world` sees them."""
     sources = [s if isinstance(s, Source) else Source(path=s) for s in section.train]
     micro, micro_batches = share(section.images_per_step, world, section.micro_batch)
-    sets = [open_images(s.path, section.reader, section.max_resolution, section.resize) for s in sources]
+    how = section.reader, section.max_resolution, section.resize, section.channels.count
+    sets = [open_images(s.path, *how) for s in sources]
     order = Order(seed, [len(s) for s in sets], [s.weight for s in sources], section.images_per_step)
     a = section.augment
     supply = Supply(
@@ -109,7 +110,7 @@ class Loader:
     def _memory(self, size: int) -> str:
         """What the iterator will hold."""
         supply = self.supply
-        batches = (supply.ahead + 1) * supply.micro * size * size * 3
+        batches = (supply.ahead + 1) * supply.micro * size * size * supply.channels
         threads = sum(s.scratch_bytes() for s in supply.sets) * max(1, supply.workers)
         return (
             f"data: {supply.ahead + 1} batches of {supply.micro} at {size} px and the images of {supply.workers} "

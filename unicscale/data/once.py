@@ -75,7 +75,7 @@ class Once:
             workers.close()
 
     def _submit(self, workers: Workers, index: range) -> tuple[range, Tensor, list]:
-        pixels = square_pixels(len(index), self.size, self.device)
+        pixels = square_pixels(len(index), self.size, self.device, self.images.channels)
         out = pixels.numpy()
 
         def fill(place: int) -> None:
@@ -92,7 +92,9 @@ class Once:
 
 
 def whole(image: np.ndarray, size: int, crop: bool) -> np.ndarray:
-    """torchvision's Resize(size * 256 / 224) and CenterCrop(size) of a (H, W, 3) image, or a resize to the square."""
+    """torchvision's Resize(size * 256 / 224) and CenterCrop(size) of a (H, W, C) image, or a resize to the square."""
+    if image.ndim == 3 and image.shape[2] != 3:  # Pillow takes four for colours behind an alpha, and five for none
+        return np.stack([whole(band, size, crop) for band in np.moveaxis(image, 2, 0)], axis=2)
     picture = Image.fromarray(image)
     if not crop:
         return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))

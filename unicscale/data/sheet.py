@@ -26,8 +26,9 @@ def draw_sheet(
     try:
         for name, size in stages:
             with loader.start(after, lambda _, size=size: size, steps) as batches:
-                pixels = np.concatenate([batch.images.permute(0, 2, 3, 1).numpy() for batch in batches])
-            blocks.append(_block(f"{name}, {size} px", pixels[:images]))
+                # of other channels than three a person sees those that stand for colours
+                parts = [batch.images[:, section.channels.three].permute(0, 2, 3, 1).numpy() for batch in batches]
+            blocks.append(_block(f"{name}, {size} px", np.concatenate(parts)[:images]))
     finally:
         loader.close()
     sheet = Image.new("RGB", (max(b.width for b in blocks), sum(b.height for b in blocks)), "white")

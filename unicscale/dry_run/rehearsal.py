@@ -53,7 +53,7 @@ def rehearsed(short: Recipe, world: World) -> str:
     """A shortened recipe, run; the table is rank 0's."""
     if world.device.type == "cpu":
         give_back_freed_memory()
-    with owned_run(short, world) as run, Peak(world.device) as peak:
+    with owned_run(short, world) as (run, short), Peak(world.device) as peak:
         open_voice(None, world.rank, speaks=world.main)
         watchdog = Watchdog(run.logs, rank=world.rank, size=world.size, timeout=short.engine.timeout_seconds)
         with watchdog, explained(world.rank, watchdog):
@@ -82,7 +82,7 @@ def shortened(recipe: Recipe, world: World, out: Path) -> Recipe:
             "teachers": {n: t.model_copy(update={"weights": "random"}) for n, t in recipe.teachers.items()},
             "stages": [_brief(stage, recipe.dry_run.steps) for stage in recipe.stages],
             # compiling for a host takes minutes and says nothing about the cluster
-            "engine": recipe.engine.model_copy(update={"compile": recipe.engine.compile and not on_host}),
+            "engine": recipe.engine.model_copy(update={"compile": False} if on_host else {}),
             "track": Track(every_steps=1),
             "save": Save(every_minutes=None),
             "evaluate": Evaluate(),
@@ -105,6 +105,7 @@ class Synthetic:
         self.seed, self.device, self.rank = recipe.seed, world.device, world.rank
         self.damage = Damage(0, 0, self.rank)  # drawn pixels are never damaged
         self.share, self.micro_batches = recipe.data.images_per_step // world.size, 1
+        self.channels = recipe.data.channels.count
 
     def start(self, after: Progress, size: Callable[[int], int], steps: int) -> Iterator[Batch]:
         """One micro-batch per step."""
@@ -112,7 +113,7 @@ class Synthetic:
             index = torch.arange(self.share) + self.rank * self.share
             key = rng.key(self.seed, rng.Purpose.SYNTHETIC, step, self.rank)
             draws = torch.Generator().manual_seed(key >> 1)
-            shape = (self.share, 3, size(step), size(step))
+            shape = (self.share, self.channels, size(step), size(step))
             images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
             yield Batch(images.to(self.device), index.to(self.device), torch.zeros_like(index, device=self.device))
 

@@ -45,7 +45,7 @@ def prepare(student: nn.Module, section: EngineSection, *, compile_ladder: bool 
         for unit in stack:
             if of_ladder in recomputed:
                 unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)
-            if section.compile and (compile_ladder or not of_ladder):
+            if section.compile is True and (compile_ladder or not of_ladder):
                 compile_unit(unit)
 
 

@@ -104,10 +104,10 @@ def asked_for(section: Evaluate, val: Sequence[str]) -> list[str]:
     return list(section.tasks) or ["loss"]
 
 
-def refuse_unfit(section: Evaluate, val: Sequence[str]) -> None:
+def refuse_unfit(section: Evaluate, val: Sequence[str], channels: int | None = None) -> None:
     """What an evaluation after days of training would find wrong with its images or tasks."""
     wanted = asked_for(section, val)
-    _refuse_unlabelled(open_images(section.data or val[0]), wanted)
+    _refuse_unlabelled(open_images(section.data or val[0], channels=channels), wanted)
 
 
 def _refuse_unlabelled(images: Images, wanted: Sequence[str]) -> None:
@@ -146,14 +146,14 @@ class _Shared:
         self.rounds = max(world.gather_objects(len(self.once)))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        device, rounds = self.world.device, 0
+        device, rounds, channels = self.world.device, 0, self.once.images.channels
         for pixels, labels in self._mine():
             rounds += 1
             real = torch.arange(self.batch, device=device) < len(pixels)
             # all batches have one shape: a compiled student would be compiled anew for another
             yield _padded(pixels, self.batch), _padded(labels, self.batch), real
         for _ in range(rounds, self.rounds):
-            pixels = torch.zeros(self.batch, 3, self.size, self.size, dtype=torch.uint8, device=device)
+            pixels = torch.zeros(self.batch, channels, self.size, self.size, dtype=torch.uint8, device=device)
             label = torch.zeros(self.batch, dtype=torch.int64, device=device)
             yield pixels, label, torch.zeros(self.batch, dtype=torch.bool, device=device)
 

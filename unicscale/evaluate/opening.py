@@ -37,7 +37,8 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
     path, opened = _read(source)
     module, whole = both(opened)
     module.to(device)
-    subject = Subject(label or _label(path), module, module, sha_of(module), module.size, module.patch)
+    of = sha_of(module), module.size, module.patch, len(module.mean)
+    subject = Subject(label or _label(path), module, module, *of)
     if whole is None or not len(whole.statistics):
         return subject
     lenders = _lenders(path, tuple(whole.statistics), given)
@@ -83,7 +84,8 @@ def _of_frozen(label: str, lender: Lender, device: torch.device, *, teacher: boo
     of = frozen.spec
     return Subject(
         label, frozen, frozen, sha_of(frozen), of.size, of.patch,
-        teacher=teacher, tokens=of.tokens, lenders={lender.name: lender} if teacher else {},
+        max(2, *(frozen.channels or [0])) + 1, teacher=teacher, tokens=of.tokens,
+        lenders={lender.name: lender} if teacher else {},
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from unicscale.evaluate.score import Score
 from unicscale.evaluate.sets import catalogue
 from unicscale.evaluate.task import Task
 from unicscale.evaluate.terms import Subject
+from unicscale.ranks import stop
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.run.folder import versions
@@ -30,6 +31,7 @@ class Outcome:
     left_out: dict[str, str] = field(default_factory=dict)  # "subject/task" -> why it does not apply
     failed: dict[str, UserError] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # data set -> the tree expected and where to get it
+    stopped: str = ""  # the signal that ended it before everything was measured
 
     def take(self, other: Outcome) -> None:
         """What came of another model."""
@@ -37,12 +39,26 @@ class Outcome:
         self.left_out |= other.left_out
         self.failed |= other.failed
         self.missing |= other.missing
+        self.stopped = self.stopped or other.stopped
 
 
 def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, folders: Sequence[Path]) -> Outcome:
     """Everything that can be measured, is, into the first folder; what any of them has under the same key is kept."""
     outcome = Outcome()
     todo: list[tuple[Subject, Task, Key, Path]] = []
+    try:
+        _run_all(subjects, tasks, shelf, folders, outcome, todo)
+    except stop.Now as asked:
+        outcome.stopped = str(asked)
+        held = {f"{subject.name}/{task.name}": finished(file, key.sha) for subject, task, key, file in todo}
+        outcome.results |= {place: one for place, one in held.items() if one}
+    return outcome
+
+
+def _run_all(
+    subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, folders: Sequence[Path], outcome: Outcome,
+    todo: list[tuple[Subject, Task, Key, Path]],
+) -> None:  # fmt: skip
     for task in tasks:
         for name in task.needs:
             if not catalogue.there(shelf.data, name):
@@ -75,7 +91,6 @@ def run_all(subjects: Sequence[Subject], tasks: Sequence[Task], shelf: Shelf, fo
     for held in shelf.world.gather_objects(mine):
         outcome.failed |= {place: one for place, one in held.items() if isinstance(one, UserError)}
         outcome.results |= {place: one for place, one in held.items() if isinstance(one, dict)}
-    return outcome
 
 
 def prepare(subject: Subject, task: Task, shelf: Shelf) -> None:

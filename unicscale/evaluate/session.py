@@ -37,6 +37,8 @@ def measure(
         raise RecipeError(f"two models would share a column: {', '.join(names)}. Name them: LABEL=MODEL")
     shelf = Shelf(asked.data, asked.cache or outs[0].parent / "features", asked.settings, world)
     outcome = runner.run_all(subjects, asked.tasks, shelf, [out.with_suffix("") for out in outs])
+    if outcome.stopped:  # each rank for itself: nobody knows where the others are
+        return outcome, runner.finish(outcome, outs, beside) if world.main else {}
     return outcome, world.on_main(lambda: runner.finish(outcome, outs, beside))
 
 
@@ -51,6 +53,8 @@ def over_checkpoints(run: str, asked: Asked, suite: str, world: World) -> tuple[
         points.append((at, list(outcome.results.values())))
         if world.main and whole.results:
             keeping.write(out, course.course(run, points))
+        if outcome.stopped:
+            break
     return whole, out
 
 

@@ -57,6 +57,7 @@ class Subject:
     sha: str  # of its weights
     size: int
     patch: int
+    channels: int = 3  # of the images that it sees, at least
     teacher: bool = False  # True: the others are measured against it
     tokens: tuple[str, ...] = ("summary", "patches")  # those that it has; without a summary, its patches' mean is one
     see: Callable[[Tensor], Seen] | None = None  # with projectors: uint8 images -> Seen

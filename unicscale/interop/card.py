@@ -122,9 +122,9 @@ def _several(names: Sequence[str]) -> str:
 def _images(target: Target, opened: Opened) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (opened.mean, opened.std))
     said = (
-        f"`images` are floats (B, 3, {opened.size}, {opened.size}): pixels divided by 255, minus the mean ({mean}), "
-        f"divided by the deviation ({std}). `summary` is (B, {opened.student.trunk.width}), `patches` one token per "
-        "patch, row by row."
+        f"`images` are floats (B, {len(opened.mean)}, {opened.size}, {opened.size}): pixels divided by 255, minus the "
+        f"mean ({mean}), divided by the deviation ({std}). `summary` is (B, {opened.student.trunk.width}), `patches` "
+        "one token per patch, row by row."
     )
     note = target.note(opened)
     return f"{said}\n\n{note}" if note else said

@@ -42,6 +42,11 @@ def export(
     refuse_place(out, force)
     if wishes.projectors:
         refuse_projectors(opened, target)
+    if target.of_three and len(opened.mean) != 3:
+        raise CheckpointError(
+            f"--to {target.name}: the student sees {len(opened.mean)} channels, and {target.library} prepares pictures "
+            "of three.\n  These hold every student: --to onnx, --to torch, --to safetensors; timm takes most."
+        )
     wishes = wishes._replace(licence=licence_of(origin))
     opened.student.eval().requires_grad_(False)
     student = opened
@@ -73,7 +78,7 @@ def export(
 def noise(opened: Opened) -> Shown:
     """What a smaller student is tried on where nobody gives images."""
     generator = torch.Generator().manual_seed(1)
-    return Shown(torch.randn(32, 3, opened.size, opened.size, generator=generator), "noise")
+    return Shown(torch.randn(32, len(opened.mean), opened.size, opened.size, generator=generator), "noise")
 
 
 def at_size(opened: Opened, size: int | None) -> Opened:

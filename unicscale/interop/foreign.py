@@ -17,6 +17,7 @@ from unicscale.interop import hf_names, native
 from unicscale.interop.description import Description
 from unicscale.interop.measured import DINOV2, trunk_of, without_first_position
 from unicscale.interop.opened import Colour, Opened
+from unicscale.recipe.sections import Channels
 from unicscale.student.model import Student
 from unicscale.teacher.weights import read as read_safely
 
@@ -98,7 +99,9 @@ def timm_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _opened(path: Path, weights: dict[str, Tensor], heads: int | None, mean: Colour, std: Colour) -> Opened:
     try:
-        trunk, section, size = trunk_of(weights, heads)
+        if (seen := weights["trunk.patch_embed.proj.weight"].shape[1]) != len(mean):
+            raise CheckpointError(f"{path}: it sees {seen} channels, and is normalised by the means of {len(mean)}.")
+        trunk, section, size = trunk_of(weights, heads, Channels(mean=mean, std=std))
         student = Student(trunk).to_empty(device="cpu")
         student.load_state_dict({name: t.float() for name, t in weights.items()})
     except (KeyError, RuntimeError, ValueError) as problem:
@@ -109,8 +112,7 @@ def _opened(path: Path, weights: dict[str, Tensor], heads: int | None, mean: Col
 def _colour(said: Any, otherwise: Colour) -> Colour:
     if said is None:
         return otherwise
-    red, green, blue = (float(value) for value in said)
-    return red, green, blue
+    return tuple(float(value) for value in said)
 
 
 def _json(path: Path) -> dict[str, Any]:

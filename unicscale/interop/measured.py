@@ -16,7 +16,9 @@ DINOV2 = (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."), ("register_tokens",
 SWIGLU = "vit_giant_patch14_dinov2"  # timm's only plain ViT with such layers
 
 
-def trunk_of(weights: Mapping[str, Tensor], heads: int | None = None) -> tuple[Trunk, sections.Student, int]:
+def trunk_of(
+    weights: Mapping[str, Tensor], heads: int | None = None, channels: sections.Channels = sections.COLOURS
+) -> tuple[Trunk, sections.Student, int]:
     """The trunk that `trunk.*` fits, on meta, the section that asks for it, and its size in pixels.
 
     With registers, positions are for patches only, as in timm. KeyError where it is no plain ViT.
@@ -46,7 +48,7 @@ def trunk_of(weights: Mapping[str, Tensor], heads: int | None = None) -> tuple[T
     section = sections.Student(
         arch=arch, patch=patch, drop_path=0.0, registers=registers, layer_scale=scaled, options=options
     )
-    return build_trunk(section, grid * patch), section, grid * patch
+    return build_trunk(section, grid * patch, channels), section, grid * patch
 
 
 def without_first_position(weights: dict[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unicscale.contracts import Features, Seen, normalise
 from unicscale.data.once import whole
 from unicscale.data.sets import decode
+from unicscale.data.sets.arrays import pixels
 from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.interop import native
 from unicscale.interop.opened import Opened, Statistics
@@ -62,22 +63,27 @@ class Model(nn.Module):
         return super().requires_grad_(requires_grad)
 
     def forward(self, images: Picture | Sequence[Picture]) -> Features | Seen:
-        """(B, 3, H, W), one (3, H, W), a PIL image, a path, or a list of these -> Features, or Seen with projectors.
+        """(B, C, H, W), one (C, H, W), a PIL image, a path, or a list of these -> Features, or Seen with projectors.
 
         Answers are still standardised.
         """
         batch = self._batch(images)
         if not batch.is_floating_point():
             batch = normalise(batch, self.mean, self.std)
-        if not self.trainable and any(p.requires_grad for p in self.student.parameters()):
-            raise RecipeError(FROZEN)  # a parent's requires_grad_ asks none of its children
+        if not self.trainable and (self.student.training or any(p.requires_grad for p in self.student.parameters())):
+            raise RecipeError(FROZEN)  # a parent's train() and requires_grad_() ask none of its children
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             seen = self.student(batch)
         return seen if self.projectors else seen.features
 
     def transform(self, picture: Image) -> Tensor:
         """A PIL image as evaluation sees it: the centre of it at the model's size, (3, S, S) normalised floats."""
-        pixels = torch.from_numpy(whole(np.asarray(decode.to_rgb(picture)), self.size, True).copy())
+        return self._cut(decode.to_rgb(picture), "a picture")
+
+    def _cut(self, image: np.ndarray, name: str) -> Tensor:
+        if image.shape[2] != len(self.mean):
+            raise DataError(f"{name}: it has {image.shape[2]} channels; this model sees {len(self.mean)}.")
+        pixels = torch.from_numpy(whole(image, self.size, True).copy())
         return normalise(pixels.permute(2, 0, 1), self.mean, self.std)
 
     def unstandardise(self, teacher: str, answer: Features) -> Features:
@@ -113,9 +119,10 @@ class Model(nn.Module):
 
     def _batch(self, images: Picture | Sequence[Picture]) -> Tensor:
         if isinstance(images, Tensor):
-            if images.dim() not in (3, 4) or images.shape[-3] != 3:
+            count = len(self.mean)
+            if images.dim() not in (3, 4) or images.shape[-3] != count:
                 raise DataError(
-                    f"images are (B, 3, H, W) or one (3, H, W): uint8, or floats that are normalised; "
+                    f"images are (B, {count}, H, W) or one ({count}, H, W): uint8, or floats that are normalised; "
                     f"this is {tuple(images.shape)}."
                 )
             return images if images.dim() == 4 else images[None]
@@ -128,10 +135,8 @@ class Model(nn.Module):
             return picture if picture.is_floating_point() else normalise(picture, self.mean, self.std)
         if not isinstance(picture, str | Path):
             return self.transform(picture)
-        from PIL import Image
-
         try:
-            return self.transform(Image.fromarray(decode.decode(decode.read_bytes(str(picture)))))
+            return self._cut(pixels(str(picture)), str(picture))
         except decode.Undecodable as problem:
             raise DataError(f"{picture}: {problem}") from None
 

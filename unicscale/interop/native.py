@@ -101,6 +101,8 @@ def _from_run(path: Path, projectors: bool) -> Opened:
         projector=recipe.projector,
         standardize=recipe.standardize,
         widths={name: _widths(statistics, name) for name in recipe.teachers},
+        mean=recipe.data.channels.mean,
+        std=recipe.data.channels.std,
     )
     shapes = {name: torch.empty(entries[place].shape, device="meta") for name, place in where.items()}
     return _rebuild(Held(shapes, fill), statistics, description, path, projectors)
@@ -164,9 +166,9 @@ def _rebuild(
     size = description.size or _size(shapes, description.student)
     widths = widths_of(held.shapes) if description.widths is None else description.widths
     if description.projector is None or not answers:
-        student = Student(build_trunk(description.student, size))
+        student = Student(build_trunk(description.student, size, description.channels))
     else:
-        student = build_student(description.student, description.projector, widths, size)
+        student = build_student(description.student, description.projector, widths, size, description.channels)
     _match(shapes, student, path)
     in_memory(student, "cpu")
     with torch.no_grad():

@@ -11,7 +11,7 @@ from unicscale.student.model import Student
 
 # per teacher: of its summary, of its patches; None for a kind that it does not have
 Statistics = dict[str, tuple[Standardizer | None, Standardizer | None]]
-Colour = tuple[float, float, float]
+Colour = tuple[float, ...]  # a number for each channel
 
 
 @dataclass(frozen=True)

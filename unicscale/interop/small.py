@@ -25,7 +25,7 @@ FORMS = "int8 (weights), dynamic (weights and products, onnx only), or N:M (N of
 class Shown(NamedTuple):
     """Images that both are shown, the student and what became of it, and what is made of their summaries."""
 
-    images: Tensor  # (N, 3, S, S), normalised
+    images: Tensor  # (N, C, S, S), normalised
     what: str  # as a card calls them
     judge: Callable[[Tensor], float] | None = None  # summaries (N, D) -> k-NN accuracy in per cent
 

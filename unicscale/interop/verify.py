@@ -92,7 +92,7 @@ def probes(opened: Opened, *, any_size: bool = True) -> dict[int, Tensor]:
     size, other = opened.size, opened.size + 2 * opened.student.trunk.patch
     # whatever is no ViT is written for its own size where its form holds one, and asked at that
     asked = ((2, size), (3, other)) if any_size and isinstance(opened.student.trunk, PlainViT) else ((3, size),)
-    return {s: torch.randn(n, 3, s, s, generator=generator) for n, s in asked}
+    return {s: torch.randn(n, len(opened.mean), s, s, generator=generator) for n, s in asked}
 
 
 CHUNK = 64  # images of a trial at a time

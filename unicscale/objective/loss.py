@@ -113,7 +113,7 @@ def distances(
 
 def compared(section: sections.EngineSection) -> Callable[..., dict[str, Errors]]:
     """`distances` as the engine computes."""
-    return torch.compile(distances, fullgraph=True, dynamic=False) if section.compile else distances
+    return torch.compile(distances, fullgraph=True, dynamic=False) if section.compile is True else distances
 
 
 class Errors(NamedTuple):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from unicscale.errors import HostError
+from unicscale.recipe.sections import EngineSection
 
 ASKED_FOR = ("SLURM_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
 
@@ -71,10 +72,20 @@ def refuse_without_compiler(device: torch.device) -> None:
         )
 
 
-def keep_compiled(folder: Path) -> None:
+def settled(section: EngineSection, device: torch.device) -> EngineSection:
+    """`auto` as this device can: what GPUs are made for, and on CPUs what every CPU computes alike."""
+    if not section.open:
+        return section
+    gpu = device.type == "cuda"
+    return section.settled(bf16=gpu and torch.cuda.is_bf16_supported(), compiles=gpu and not without_compiler())
+
+
+def keep_compiled(section: EngineSection, folder: Path) -> None:
     """Kernels go where the next launch finds them, on whatever node: /tmp would be compiled anew after each requeue.
 
     A site that knows a better place has set these variables.
     """
+    if section.compile is not True:
+        return
     for name, part in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
         os.environ.setdefault(name, str(folder.absolute() / part))

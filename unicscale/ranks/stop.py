@@ -22,11 +22,16 @@ SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # Slurm's warning, pr
 POLL = 1.0  # seconds between looks at the run folder
 
 
+class Now(BaseException):
+    """A signal, where nobody asks at step boundaries; no Exception, or what measures would take it for a failure."""
+
+
 class StopSign:
     """Up or down, with a reason; it never comes down again."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.at_once = False  # signals raise `Now` where they are heard: nothing has to be saved
         self._asked_at = 0.0
         self._deadline: float | None = None  # on the monotonic clock
         self._last_look: float | None = None
@@ -87,10 +92,14 @@ class StopSign:
         # a terminal and a launcher may both deliver one Ctrl-C: only a later one means "now"
         again = number == signal.SIGINT and self.reason == "SIGINT" and self.seconds_since() > 1.0
         if again:
-            tell("asked again: leaving without saving")
+            tell(f"asked again: leaving {'at once' if self.at_once else 'without saving'}")
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-        self.raise_(signal.Signals(number).name)
+        if not self.at_once:
+            self.raise_(signal.Signals(number).name)
+        elif self.reason is None:
+            self.reason, self._asked_at = signal.Signals(number).name, time.time()
+            raise Now(self.reason)
 
 
 _sign = StopSign()  # one per process, because signal handlers are

@@ -50,7 +50,7 @@ class World:
             # deterministic kernel ends the run in words instead
             torch.use_deterministic_algorithms(True)
         device = device_of(section.device, local_rank)
-        if section.compile:
+        if section.compile is True:
             refuse_without_compiler(device)
         grouped = size > 1 or section.grouped
         control = None

@@ -28,7 +28,9 @@ def _message(problem: Any, path: Where, document: Document, tree: dict[str, Any]
         section, takes = ".".join(map(str, path[:-1])), keys_of(path[:-1], tree)
         hint = translated(str(path[-1])) or nearest(str(path[-1]), takes)
         holder = f"'{section}'" if section else "a recipe"
-        return f"{place}: '{name}' is not a key.{hint}\n  {holder} takes: {', '.join(sorted(takes))}"
+        return (
+            f"{_place_of(path, document)}: '{name}' is not a key.{hint}\n  {holder} takes: {', '.join(sorted(takes))}"
+        )
     if kind == "missing":
         return f"{place}: '{name}' is missing.{_example(path)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):

@@ -106,7 +106,7 @@ class Outline:
         engine = (
             "engine: {kind: plain, dtype: bf16, compile: true}  # fsdp2 or zero3 share the parameters between ranks"
             if self.gpus
-            else "engine: {kind: plain}  # on GPUs also say dtype: bf16, compile: true"
+            else "engine: {kind: plain}  # in fp32 on CPUs; on GPUs in bf16, and compiled"
         )
         evaluate = []
         if self.val:

@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unicscale import rng
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
 
@@ -70,21 +69,24 @@ class PlannedStage:
     @property
     def remark(self) -> str:
         """What nobody means who says it. As in the released code it stays, so that runs go on as they began."""
-        if self.first == 0 and self._unsaid:
-            return f"stage {self.name}: no warm-up, so its first step already has the whole rate: warmup: 5% is usual"
         if self.warmup != 1:
             return ""
         said = "a warm-up of one step has a learning rate of 0, so that step moves nothing: say 0, or 2"
         return f"stage {self.name}: {said}"
 
     @property
-    def _unsaid(self) -> bool:
-        said = self.section
-        return (said.warmup, said.warmup_epochs, said.warmup_steps) == (None, None, None)
+    def said(self) -> str:
+        """`stage low: 1,120 steps of 48 px, 56 of them warm-up (5%, as nobody said another)`."""
+        pixels = " and ".join(map(str, self.sizes)) if len(self.sizes) < 3 else f"{len(self.sizes)} sizes of"
+        warm = f"{self.warmup:,} of them warm-up" if self.warmup else "no warm-up"
+        usual = "" if self.section.says_warmup else f" ({self.section.warmup}, as nobody said another)"
+        return f"stage {self.name}: {self.steps:,} step{'s' * (self.steps > 1)} of {pixels} px, {warm}{usual}"
 
     def size(self, step: int, seed: int) -> int:
         """Pixels: the sizes in turn, or drawn from (seed, step)."""
         if self.random_sizes:
+            from unicscale import rng  # which brings numpy, and most who ask for a plan need none
+
             return self.sizes[rng.key(seed, rng.Purpose.SIZE, step) % len(self.sizes)]
         return self.sizes[(step - self.first) % len(self.sizes)]
 
@@ -218,6 +220,8 @@ def _planned(stage: sections.Stage, first: int, pace: Pace, where: str) -> Plann
         warmup = pace.epochs(stage.warmup_epochs) if stage.warmup_epochs else 0
     elif stage.warmup is not None:
         warmup = pace.duration(stage.warmup, steps, f"{where}.warmup")
+        if warmup == 1 and stage.warmup.rstrip().endswith("%"):
+            warmup = 0  # a share that is one step: its rate would be 0, and the step lost
     else:
         warmup = stage.warmup_steps or 0
     if warmup >= steps and warmup:

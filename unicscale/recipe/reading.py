@@ -23,11 +23,7 @@ KINDED = {("projector",), ("loss", "balance"), ("standardize",)}
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, unset: Literal["refuse", "keep"] = "refuse") -> Recipe:
     """The recipe at `path`, resolved and validated; `keep` leaves unset variables for those who read no data."""
-    document = read(str(path))
-    if "extends" in document.tree:
-        document = _extend(document, str(path))
-    for text in overrides:
-        _override(document, text)
+    document = said(path, overrides)
     unknown: list[str] = []
     tree = _expand(document.tree, (), document, unknown)
     problems = [] if unset == "keep" or tree.get("dry_run") else unknown  # a dry run draws its own pixels
@@ -39,6 +35,16 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, unset: Literal["ref
     if problems or recipe is None:
         raise RecipeError("\n".join(problems))
     return recipe
+
+
+def said(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+    """What file, base and command line say, each value with the place where it was said."""
+    document = read(str(path))
+    if "extends" in document.tree:
+        document = _extend(document, str(path))
+    for text in overrides:
+        _override(document, text)
+    return document
 
 
 def dump(recipe: Recipe) -> str:

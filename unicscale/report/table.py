@@ -22,7 +22,7 @@ def comparison(stories: Sequence[Story]) -> Rows:
     changed = differing(stories)
     changed = changed if len(changed) <= SHOWN else {}
     keys = [key.rpartition(".")[2] for key in changed]
-    rows = [["run", *keys, "state", "step", "loss", *(t.removeprefix("val/") for t in terms), "images/s", "hours"]]
+    rows = [["run", *keys, "state", "step", "loss", *map(headed, terms), "images/s", "hours"]]
     for place, (name, story) in enumerate(zip(name_apart(stories), stories, strict=True)):
         now = story.status
         rows.append([
@@ -39,14 +39,20 @@ def comparison(stories: Sequence[Story]) -> Rows:
     return [[row[i] for i in full] for row in rows]
 
 
+def headed(term: str) -> str:
+    """What was measured, as it stands over a column: beside the loss of training there is one of held-out images."""
+    name = term.removeprefix("val/")
+    return f"val {name}" if name.startswith("loss") else name
+
+
 def best_of(rows: Rows, stories: Sequence[Story]) -> set[tuple[int, int]]:
     """Where in a comparison the best measurement of each kind stands; a training loss is none."""
-    terms = {term.removeprefix("val/") for term in measured(stories)}
+    terms = set(map(headed, measured(stories)))
     best = set()
     for place, head in enumerate(rows[0]):
         values = {n: float(row[place]) for n, row in enumerate(rows[1:], start=1) if head in terms and row[place]}
         if len(set(values.values())) > 1:
-            top = min(values.values()) if head.startswith("loss") else max(values.values())
+            top = min(values.values()) if head.startswith("val loss") else max(values.values())
             best |= {(n, place) for n, value in values.items() if value == top}
     return best
 

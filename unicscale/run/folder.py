@@ -123,14 +123,21 @@ def untouched(folder: RunFolder) -> bool:
 def owner_of(folder: RunFolder) -> Recipe | None:
     """Whose folder it is: recipe.yaml says so, and where that is lost the newest checkpoint whose copy is unharmed."""
     if folder.recipe.exists():
-        return load(folder.recipe)
+        return as_written(load(folder.recipe))
     for manifest in sorted(folder.checkpoints.glob("step-*/manifest.json"), reverse=True):
         copy = manifest.with_name("recipe.yaml")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecipeError):
             proof = json.loads(manifest.read_bytes())["files"][copy.name]["sha256"]
             if hashlib.sha256(copy.read_bytes()).hexdigest() == proof:
-                return load(copy)
+                return as_written(load(copy))
     return None
+
+
+def as_written(recipe: Recipe) -> Recipe:
+    """What a run folder's own copy means: one that names no warm-up is older than the default, and had none."""
+    none = {"warmup": None, "warmup_steps": 0}
+    stages = [one if one.says_warmup else one.model_copy(update=none) for one in recipe.stages]
+    return recipe.model_copy(update={"stages": stages})
 
 
 def set_aside(folder: RunFolder) -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,19 @@ from unicscale.ranks.scheduler import scheduler, submission_name
 from unicscale.ranks.terminal import tell
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan
-from unicscale.run.folder import RunFolder, claim, facts_of, open_run, refuse_unfit, set_aside, versions, write_whole
+from unicscale.recipe.sections import EngineSection
+from unicscale.run.folder import (
+    RunFolder,
+    claim,
+    facts_of,
+    open_run,
+    owner_of,
+    refuse_unfit,
+    set_aside,
+    untouched,
+    versions,
+    write_whole,
+)
 from unicscale.run.lock import Lock, alive, in_use, read
 from unicscale.run.provenance import command_line, commit, moment
 
@@ -28,15 +40,18 @@ PATIENCE = 3  # launches of one submission that may end without a new checkpoint
 
 
 @contextmanager
-def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[RunFolder]:
-    """The recipe's run folder, locked and entered in run.json, until the run ends one way or another."""
+def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[tuple[RunFolder, Recipe]]:
+    """The recipe's run folder, locked and entered in run.json, until the run ends one way or another.
+
+    The recipe comes back with the engine's `auto` settled: as the run began, else as this device can.
+    """
     lock = Lock(Path(recipe.out)) if world.main else None
-    folder = world.on_main(lambda: _take(recipe, world, lock, fresh))
+    folder, recipe = world.on_main(lambda: _take(recipe, world, lock, fresh))
     if world.main:
         world.stop.watch(folder.stop_request)
     how: dict[str, Any] = {"exit": 1, "reason": "an error of unicscale's own: its traceback is in the logs"}
     try:
-        yield folder
+        yield folder, recipe
         how = {"exit": 0, "reason": "finished"}
     except UserError as error:
         how = {"exit": error.exit_code, "reason": str(error).splitlines()[0], "kind": type(error).__name__}
@@ -53,23 +68,34 @@ def owned_run(recipe: Recipe, world: World, *, fresh: bool = False) -> Iterator[
             world.barrier()  # a launcher ends everybody as soon as the first is gone: rank 0 first finishes its notes
 
 
-def _take(recipe: Recipe, world: World, lock: Lock | None, fresh: bool) -> RunFolder:
+def _take(recipe: Recipe, world: World, lock: Lock | None, fresh: bool) -> tuple[RunFolder, Recipe]:
     folder = open_run(recipe)
-    from unicscale.ranks.device import called  # which brings torch
+    from unicscale.ranks.device import called, settled  # which bring torch
 
     assert lock is not None
     lock.take()
     try:
         if fresh:
             set_aside(folder)
+        asked, engine = recipe.engine.open, as_begun(folder, recipe.engine)
+        recipe = recipe.model_copy(update={"engine": settled(engine, world.device)})
         claim(folder, recipe)
-        number = len(note_launch(folder, world.size, called(world.device))["launches"])
+        became = {f"engine.{key}": getattr(recipe.engine, key) for key in asked}
+        number = len(note_launch(folder, world.size, called(world.device), became)["launches"])
         if meant_for(folder.stop_request) < number:
             folder.stop_request.unlink(missing_ok=True)
     except BaseException:
         lock.release()
         raise
-    return folder
+    return folder, recipe
+
+
+def as_begun(folder: RunFolder, engine: EngineSection) -> EngineSection:
+    """A run that was begun goes on in its precision, on whatever device: another would change its numbers."""
+    owner = None if untouched(folder) else owner_of(folder)
+    if owner is None or engine.dtype != "auto":
+        return engine
+    return engine.model_copy(update={"dtype": owner.engine.dtype})
 
 
 def meant_for(request: Path) -> int:
@@ -90,7 +116,9 @@ def refuse_early(recipe: Recipe, *, main: bool) -> None:
         raise in_use(root, holder)
 
 
-def note_launch(folder: RunFolder, world_size: int, device: str | None = None) -> dict[str, Any]:
+def note_launch(
+    folder: RunFolder, world_size: int, device: str | None = None, became: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """run.json: the run's id (made once), versions, one entry for each launch; refuses after too many in vain."""
     facts = facts_of(folder)
     submission, step = submission_name(), committed_step(folder)
@@ -116,6 +144,7 @@ def note_launch(folder: RunFolder, world_size: int, device: str | None = None) -
             "device": device,
             "command": command_line(),
             "commit": commit(),
+            "auto": dict(became or {}),
         }
     )
     facts["versions"] = versions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unicscale.contracts import Progress
+from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan
@@ -17,6 +18,14 @@ def open_log(recipe: Recipe, run: RunFolder, world: World, plan: Plan, progress:
     if not world.main:
         return Log(None, [])
     facts = note_plan(run, plan)
+    launch = facts["launches"][-1]
+    if became := launch.get("auto"):
+        on = launch.get("device") or "this device"
+        said = ", ".join(f"{key} is {str(value).lower()}" for key, value in became.items())
+        say.info("auto: %s on %s", said, on)
+    if progress.step == 0:
+        for stage in plan.stages:
+            say.info(stage.said)
     mirrors = open_mirrors(recipe.track, Tracked(run.root, facts["id"], recipe.model_dump(mode="json", by_alias=True)))
     console = Console(plan.steps, progress.step, list(recipe.teachers))
     return Log(run.metrics, [console, *mirrors], launch=len(facts["launches"]))

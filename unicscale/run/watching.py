@@ -155,7 +155,8 @@ def _saved(run: RunFolder) -> tuple[int, float] | None:
 def _measured(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     held = next((r for r in reversed(records) if any(k.startswith("val/") for k in r)), {})
     shown = (k for k in held if k.startswith("val/") and k.count("/") == 1 and k not in ("val/seconds", "val/failed"))
-    return {key[4:]: held[key] for key in shown}
+    # "loss" alone is that of training
+    return {"val loss" if key == "val/loss" else key[4:]: held[key] for key in shown}
 
 
 def _silent(records: Sequence[dict[str, Any]]) -> float | None:

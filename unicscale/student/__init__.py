@@ -1,6 +1,6 @@
 """The student: a trunk, and a projector that answers every teacher.
 
-images (B, 3, H, W) -> trunk: every block's or stage's tokens, summary first, and the final features
+images (B, C, H, W) -> trunk: every block's or stage's tokens, summary first, and the final features
                     -> projector: of those that it reads, one answer per teacher -> Seen(features, answers)
 Built on meta; model.initial says what fills each parameter, a function of (seed, name).
 """

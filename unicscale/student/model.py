@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unicscale import rng
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Seen, Widths, normalise
+from unicscale.contracts import Seen, Widths, normalise
 from unicscale.errors import RecipeError
 from unicscale.recipe import sections
 from unicscale.student.projector import Projector, build_projector, refuse_idle_blocks
@@ -37,9 +37,9 @@ class Student(nn.Module):
             parameter.requires_grad_(not (frozen(name) or name in unread))
 
     def forward(self, images: Tensor) -> Seen:
-        """uint8 (B, 3, H, W), or floats that are already normalised."""
+        """uint8 (B, C, H, W), or floats that are already normalised."""
         if not images.is_floating_point():
-            images = normalise(images, IMAGENET_MEAN, IMAGENET_STD)
+            images = normalise(images, self.trunk.channels.mean, self.trunk.channels.std)
         blocks, features = self.trunk(images)
         return Seen(features, self.projector(blocks) if self.projector is not None else {})
 
@@ -83,23 +83,25 @@ class Student(nn.Module):
     def initial_values(self, seed: int) -> Callable[[str, tuple[int, ...]], Tensor]:
         """What each parameter starts from; the answer may hold a whole model, so let go of it soon."""
         given = {} if self.source is None else self.source()
-        timms, patch, layer_scale = self.trunk.first(seed), self.trunk.patch, self.trunk.layer_scale
+        trunk, timms = self.trunk, self.trunk.first(seed)
+        form = {"patch": trunk.patch, "channels": trunk.channels.count, "layer_scale": trunk.layer_scale}
 
         def value(name: str, shape: tuple[int, ...]) -> Tensor:
             if name in given:
                 return self._fitted(name, given[name], shape)
             if timms is not None and name.startswith("trunk."):
                 return timms(name.removeprefix("trunk."), shape)
-            return initial(name, shape, seed, patch=patch, layer_scale=layer_scale)
+            return initial(name, shape, seed, **form)
 
         return value
 
 
 def build_student(
-    section: sections.Student, projector: sections.Projector, dims: Mapping[str, Widths | int], size: int
-) -> Student:
+    section: sections.Student, projector: sections.Projector, dims: Mapping[str, Widths | int], size: int,
+    channels: sections.Channels = sections.COLOURS,
+) -> Student:  # fmt: skip
     """The whole student on meta: no memory, no values. `dims`: how wide each teacher's tokens are."""
-    trunk = build_trunk(section, size)
+    trunk = build_trunk(section, size, channels)
     teachers = {name: Widths.of(wide) for name, wide in dims.items()}
     with torch.device("meta"):
         head = build_projector(projector, widths=trunk.widths, prefix=trunk.prefix, teachers=teachers)
@@ -137,14 +139,16 @@ def exact(name: str) -> bool:
     return name.rpartition(".")[2] in RUNNING + SEEN or ".rope." in name
 
 
-def initial(name: str, shape: Sequence[int], seed: int, *, patch: int = 16, layer_scale: float = 0.0) -> Tensor:
+def initial(
+    name: str, shape: Sequence[int], seed: int, *, patch: int = 16, channels: int = 3, layer_scale: float = 0.0
+) -> Tensor:
     """One parameter's initial value in fp32 on the CPU: a function of (seed, name), whatever the world or engine."""
     value = torch.empty(tuple(shape))
     generator = torch.Generator().manual_seed(rng.key(seed, rng.Purpose.INIT, _number(name)))
     parent, _, leaf = name.rpartition(".")
     if "patch_embed.proj" in parent:
         # torch's default for convolutions, of which the bias's depends on the weight's fan-in
-        bound = 1 / math.sqrt(3 * patch * patch if leaf == "bias" else math.prod(shape[1:]))
+        bound = 1 / math.sqrt(channels * patch * patch if leaf == "bias" else math.prod(shape[1:]))
         return value.uniform_(-bound, bound, generator=generator)
     if len(shape) == 4:  # a convolution of the stem, as torch fills it
         bound = 1 / math.sqrt(math.prod(shape[1:]))

@@ -37,6 +37,6 @@ class ConvolutionStem(nn.Module):
         return self.patch_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D), or (B, h, w, D) where a grid was asked for."""
+        """(B, C, H, W) -> (B, N, D), or (B, h, w, D) where a grid was asked for."""
         x = self.layers(images)
         return x.permute(0, 2, 3, 1) if self.as_grid else x.flatten(2).mT

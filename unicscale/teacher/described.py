@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from unicscale.contracts import Features, TeacherSpec, Widths
-from unicscale.errors import RecipeError
-from unicscale.ranks.exits import nobody_leaves
+from unicscale.errors import RecipeError, TeacherError
 from unicscale.recipe.sections import TeacherSection
 from unicscale.teacher import files
+from unicscale.teacher.blame import named
 from unicscale.teacher.finding import find
 from unicscale.teacher.options import Place, options_of
 from unicscale.teacher.plugin import Teacher
@@ -59,9 +59,15 @@ class Described:
 
 def describe(name: str, section: TeacherSection, place: Place = lambda where: "") -> Described:
     """Find the plug-in, and let it read its options and describe itself; refuses what cannot be understood."""
-    plugin = find(name, section)
-    with nobody_leaves(f"teacher '{name}'"):
+    try:
+        plugin = find(name, section)
+    except TeacherError as problem:
+        key = next((key for key in ("adapter", "plugin") if getattr(section, key) is not None), "")
+        at = place(("teachers", name, key) if key else ("teachers", name))
+        raise type(problem)(f"{at}: {problem}" if at else str(problem)) from problem
+    with named(name, plugin, "Options"):
         options = options_of(plugin, name, section.options, place)
+    with named(name, plugin, "spec"):
         spec = plugin.spec(options)
     for kind in section.tokens or ():
         if kind not in spec.tokens:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unicscale.contracts import Features, TeacherSpec
-from unicscale.errors import TeacherError, TeacherFailed, UserError
-from unicscale.ranks.exits import nobody_leaves
-from unicscale.teacher.plugin import Teacher
-
-# what a RuntimeError says of the machine rather than of the plug-in; ranks/failures.py explains these
-MACHINE = ("out of memory", "allocate memory", "CUDA error", "NCCL", "Connection", "Socket", "Broken pipe", "Timed out")
+from unicscale.errors import TeacherError, TeacherFailed
 
 
 def refuse_pixels(name: str, spec: TeacherSpec, images: Tensor) -> None:
@@ -26,32 +20,6 @@ def refuse_pixels(name: str, spec: TeacherSpec, images: Tensor) -> None:
     if height % multiple or width % multiple:
         what = "its patch of" if multiple == spec.patch else ""
         raise TeacherError(f"teacher '{name}': {height}×{width} pixels are no multiple of {what} {multiple}.")
-
-
-@contextmanager
-def named(name: str, plugin: Teacher) -> Iterator[None]:
-    """What goes wrong inside a plug-in is said to be its own, with the line where it happened."""
-    try:
-        with nobody_leaves(f"teacher '{name}'"):
-            yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as problem:
-        if isinstance(problem, RuntimeError) and any(text in str(problem) for text in MACHINE):
-            raise
-        said = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        raise TeacherFailed(f"teacher '{name}': its forward failed{_where(problem, plugin)}: {said}") from problem
-
-
-def _where(problem: BaseException, plugin: Teacher) -> str:
-    """`" at mine.py:12"`: the innermost line of the plug-in's own file; nothing where it was not there."""
-    module, at, trace = type(plugin).__module__.rpartition(".")[2], "", problem.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if trace.tb_frame.f_globals.get("__name__", "").rpartition(".")[2] == module:
-            at = f" at {file.rpartition('/')[2]}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return at
 
 
 def checked(said: Any, name: str, spec: TeacherSpec, images: Tensor) -> Features:

@@ -92,9 +92,11 @@ def require(file: Wanted, name: str) -> Path:
         )
         raise TeacherError(f"teacher '{name}': 'weights: {file.path}' does not exist.\n  {held}.")
     if not file.present:
+        whose = f"timm model={name.removeprefix('timm:')}" if name.startswith("timm:") else "RECIPE"
         raise TeacherError(
             f"teacher '{name}': its weights are not in the cache: {file.path}\n"
-            f"  Fetch them where there is a network, for example on the login node: `unicscale teachers fetch RECIPE`\n"
+            "  Fetch them where there is a network, for example on the login node: "
+            f"`unicscale teachers fetch {whose}`\n"
             "  (compute nodes never download; $UNICSCALE_CACHE moves the cache to a disk that both see)."
         )
     known = file.sha256 or fetched_sha256(file.path)

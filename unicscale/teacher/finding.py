@@ -26,12 +26,13 @@ class Listed:
         return f"'{self.name}' of {self.distribution} {self.version}"
 
 
-def listing() -> list[Listed]:
-    """Every installed teacher plug-in, by name; imports none of them."""
+def listing(called: str = "") -> list[Listed]:
+    """Every installed teacher plug-in, by name, or those `called` so; imports none of them."""
     found = {
         Listed(point.name, point.dist.name, point.dist.version, point.value)
         for point in importlib.metadata.entry_points(group=GROUP)
-        if point.dist is not None
+        # the name before the distribution, whose metadata are a file to be parsed
+        if called in ("", point.name) and point.dist is not None
     }
     return sorted(found, key=lambda listed: (listed.name, listed.distribution))
 
@@ -56,10 +57,9 @@ def is_adapter(name: str) -> bool:
 def select(wanted: str) -> Listed:
     """The one installed plug-in of this name (`name` or `distribution:name`)."""
     distribution, _, name = wanted.rpartition(":")
-    installed = listing()
-    matches = [x for x in installed if x.name == name and distribution in ("", x.distribution)]
+    matches = [x for x in listing(name) if distribution in ("", x.distribution)]
     if not matches:
-        names = sorted({x.name for x in installed})
+        names = sorted({x.name for x in listing()})
         raise TeacherError(
             f"no teacher plug-in is called '{wanted}'.{nearest(name, names)}\n"
             f"  installed: {', '.join(names)}. `unicscale teachers list` shows where each comes from."

@@ -60,7 +60,7 @@ def _torchao(name: str) -> tuple[Any, Any]:
         )
     except ImportError as problem:
         raise TeacherError(
-            f"teacher '{name}': 'dtype: fp8' needs torchao: `uv pip install torchao`, or set `dtype: bf16`."
+            f"teacher '{name}': 'dtype: fp8' needs torchao: `pip install torchao`, or set `dtype: bf16`."
         ) from problem
     return quantize_, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from unicscale.contracts import Features, TeacherSpec, Widths, normalise
 from unicscale.engine import fill
 from unicscale.errors import TeacherError
-from unicscale.ranks.exits import nobody_leaves
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import TeacherSection
 from unicscale.student.trunk.weightless import weightless
 from unicscale.teacher import door, files, weights
+from unicscale.teacher.blame import named
 from unicscale.teacher.described import Described, describe
 from unicscale.teacher.options import literals
 from unicscale.teacher.plugin import Teacher
@@ -29,12 +29,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Frozen(nn.Module):
     """One teacher's module behind one forward: the only entry that sharded modules allow."""
 
-    def __init__(self, plugin: Teacher, options: Any, name: str, widths: Widths | None = None) -> None:
+    def __init__(
+        self, plugin: Teacher, options: Any, name: str, widths: Widths | None = None, channels: list[int] | None = None
+    ) -> None:
         super().__init__()
-        self.plugin, self.options, self.name = plugin, options, name
-        self.spec: TeacherSpec = plugin.spec(options)
+        self.plugin, self.options, self.name, self.channels = plugin, options, name, channels
+        with named(name, plugin, "spec"):
+            self.spec: TeacherSpec = plugin.spec(options)
         self.widths = widths or self.spec.widths  # of the tokens that a student is to match
-        with torch.device("meta"), nobody_leaves(f"teacher '{name}'"):
+        with torch.device("meta"), named(name, plugin, "build"):
             self.module = plugin.build(options)
         self.requires_grad_(False).eval()
 
@@ -44,15 +47,33 @@ class Frozen(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Tokens of uint8 pixels, or of floats that are already in this teacher's normalisation."""
+        if not isinstance(images, Tensor):
+            raise TeacherError(
+                f"teacher '{self.name}' is shown tensors, (B, 3, H, W): uint8, or floats in its own normalisation; "
+                f"this is a {type(images).__name__}.\n"
+                "  Students open pictures themselves; `unicscale features` does it for both."
+            )
         door.refuse_pixels(self.name, self.spec, images)
         if not images.dtype.is_floating_point:
-            images = normalise(images, self.spec.mean, self.spec.std)
+            images = normalise(self.colours(images), self.spec.mean, self.spec.std)
         dtype = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
         # its own copy: what a teacher does to its images is no other teacher's affair
         images = images.to(dtype, copy=True)
-        with door.named(self.name, self.plugin):
+        with named(self.name, self.plugin, "forward"):
             said = self.plugin.forward(self.module, images)
         return door.checked(said, self.name, self.spec, images)
+
+    def colours(self, images: Tensor) -> Tensor:
+        """Of images (B, C, H, W) its red, green and blue: those that it was told, else the first three."""
+        chosen, count = self.channels or [0, 1, 2], images.shape[1]
+        if self.channels is None and count == 3:
+            return images
+        if max(chosen) >= count:
+            raise TeacherError(
+                f"teacher '{self.name}' sees three channels, here {chosen}, and these images have {count}, from 0.\n"
+                f"  Say which are its red, green and blue: teachers.{self.name}.channels: [0, 0, 0]"
+            )
+        return torch.stack([images[:, channel] for channel in chosen], dim=1)  # by an index the host would wait
 
     def classify(self, summary: Tensor) -> Tensor:
         """Logits of the teacher's own classifier: (B, D) -> (B, classes)."""
@@ -88,7 +109,7 @@ def open_teacher(
 def frozen_of(name: str, section: TeacherSection) -> Frozen:
     """The teacher that a section describes, on meta, without weights."""
     described = describe(name, section)
-    return Frozen(described.plugin, described.options, name, described.widths)
+    return Frozen(described.plugin, described.options, name, described.widths, section.channels)
 
 
 def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Frozen:
@@ -106,7 +127,8 @@ def state_of(one: Frozen, section: TeacherSection) -> Mapping[str, Tensor]:
     buffers = real_buffers(one.plugin, one.options) if any(True for _ in one.module.buffers()) else {}
     if section.weights == "random":
         return ChainMap(weights.RandomState(one.module), buffers)  # type: ignore[arg-type]  (drawn one at a time)
-    own = one.plugin.own_state(one.options) if section.weights == "auto" else None
+    with named(one.name, one.plugin, "own_state"):
+        own = one.plugin.own_state(one.options) if section.weights == "auto" else None
     if own is not None:
         weights.match(own, one.module, f"teacher '{one.name}'")
         return ChainMap(own, buffers)

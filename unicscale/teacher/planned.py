@@ -16,8 +16,9 @@ class Planned(nn.Module):
         super().__init__()
         planned = load(recipe)
         self.size = max(planned.stages[-1].size_list)
-        self.student = build_trunk(planned.student, self.size)
+        self.student = build_trunk(planned.student, self.size, planned.data.channels)
         self.width, self.patch = self.student.width, self.student.patch
+        self.mean, self.std = planned.data.channels.mean, planned.data.channels.std
 
     def forward(self, images: Tensor) -> Features:
         """The trunk's own tokens, as a finished run gives them."""

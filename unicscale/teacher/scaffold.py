@@ -88,7 +88,7 @@ class Test{title}(TeacherContract):
 README = """\
 # {title} for unicscale
 
-    uv pip install -e .
+    pip install -e .
     python -m pytest                        # the contract
     unicscale teachers show {name}
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, TeacherSpec, Widths, normalise
+from unicscale.contracts import Features, Widths, normalise
 from unicscale.data.views.shift import STUDENT, Windows
 from unicscale.engine import Engine, fill, is_sharded
 from unicscale.engine.units import compile_units
@@ -21,6 +21,7 @@ from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_grid
 from unicscale.objective.standardize import Scale, spread, update
 from unicscale.objective.terms import precise
+from unicscale.ranks.device import settled
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
@@ -67,7 +68,7 @@ class Teachers:
         student_patch: int, engine: Engine, engine_section: EngineSection, world: World,
     ) -> Teachers:  # fmt: skip
         """Find, build, place and fill every teacher; rank 0 reads, the others receive."""
-        loss = loss or LossSection()
+        loss, engine_section = loss or LossSection(), settled(engine_section, world.device)
         frozen, placed = {}, {}
         for name, section in sections.items():
             one = frozen[name] = frozen_of(name, section)
@@ -122,7 +123,7 @@ class Teachers:
     def __call__(
         self, images: Tensor | Windows, *, observe: bool = True, key: tuple[int, int] | None = None, late: bool = False
     ) -> dict[str, Features]:
-        """Standardised targets of uint8 images (B, 3, H, W), or of windows; with `observe`, the statistics see them.
+        """Standardised targets of uint8 images (B, C, H, W), or of windows; with `observe`, the statistics see them.
 
         On the student's grid, or on each teacher's own where `loss.grid` is `larger`. `key` is (seed, step): it draws a
         size where a teacher has several. `late`: what has a scale is left for the loss to standardise, as it came.
@@ -167,7 +168,7 @@ class Teachers:
     ) -> Features:
         """What one teacher says of these images at `side` pixels, each alone or several on a canvas."""
         spec = self.frozen[name].spec
-        pixels = _pixels(images, spec, side, prepared)
+        pixels = _pixels(images, self.frozen[name], side, prepared)
         if mosaic is None:
             return self.placed[name](pixels)
         patches = self.placed[name](mosaic.packed(pixels, spec.patch)).patches
@@ -279,11 +280,11 @@ def _place(one: Frozen, section: TeacherSection, engine: Engine, defaults: Engin
 # --- pixels and tokens ----------------------------------------------------------------------------
 
 
-def _pixels(images: Tensor, spec: TeacherSpec, side: int, prepared: dict[Any, Tensor]) -> Tensor:
-    """Normalised once per distinct mean and deviation, resized once per size of it."""
-    colours = (spec.mean, spec.std)
+def _pixels(images: Tensor, one: Frozen, side: int, prepared: dict[Any, Tensor]) -> Tensor:
+    """Normalised once per distinct choice of channels, mean and deviation, resized once per size of it."""
+    colours = (tuple(one.channels or ()), one.spec.mean, one.spec.std)
     if colours not in prepared:
-        prepared[colours] = normalise(images, *colours)
+        prepared[colours] = normalise(one.colours(images), one.spec.mean, one.spec.std)
     if side == images.shape[-1]:
         return prepared[colours]
     if (colours, side) not in prepared:

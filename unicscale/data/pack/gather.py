@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unicscale.data.sets.arrays import is_array
 from unicscale.data.sets.folder import SUFFIXES, by_first_folder, listing
 from unicscale.errors import DataError
 
@@ -51,6 +52,11 @@ def gather(source: str, unpack_into: str) -> Gathered:
         if shards and not any(Path(source, name).suffix.lower() in SUFFIXES for name in os.listdir(source)):
             return _shards(shards, unpack_into)
         files, classes, labels = listing(source)
+        if is_array(files[0]):
+            raise DataError(
+                f"{source}: arrays (.npy) are not packed: betons hold pictures of three channels, as FFCV reads them.\n"
+                "  Name the folder itself in data.train."
+            )
         images = [Stored(name, os.path.join(source, name)) for name in files]
         return Gathered(images, labels, classes, "folder")
     if not os.path.exists(source):
@@ -81,7 +87,7 @@ def _list(path: str) -> Gathered:
         raise DataError(f"{path}: the list names no image.")
     if len({word is None for word in words}) > 1:
         raise DataError(f"{path}: line {words.index(None) + 1} has no label, others have.")
-    labels, classes = _labels([word or "" for word in words]) if words[0] is not None else (None, [])
+    labels, classes = _labels([word or "" for word in words], str(path)) if words[0] is not None else (None, [])
     return Gathered(images, labels, classes, "list")
 
 
@@ -116,7 +122,7 @@ def _shards(paths: list[str], unpack_into: str) -> Gathered:
         lost = [image.name for image, key in zip(images, keys, strict=True) if key not in words]
         if lost:
             raise DataError(f"{lost[0]}: has no label (.cls), others have.")
-        labels, classes = _labels([words[key] for key in keys])
+        labels, classes = _labels([words[key] for key in keys], ".cls")
         return Gathered(images, labels, classes, "webdataset")
     classes, labels = by_first_folder(inner)
     return Gathered(images, labels, classes, "tar")
@@ -129,11 +135,13 @@ def _key(path: str, member: str) -> tuple[str, str]:
     return f"{path}:{folder}/{stem}", os.path.splitext(base)[1].lower()
 
 
-def _labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
+def _labels(words: list[str], of: str) -> tuple[np.ndarray, list[str]]:
     """Numbers as they are; names by their place in the sorted list of names."""
     if all(NUMBER.fullmatch(word) for word in words):  # not isdigit(): to it '²' is one
         if longest := max((word for word in words if len(word) > DIGITS), key=len, default=""):
-            raise DataError(f"the label '{longest[:24]}...' has {len(longest):,} digits, and is no number of a class.")
+            raise DataError(
+                f"{of}: the label '{longest[:24]}...' has {len(longest):,} digits, and is no number of a class."
+            )
         return np.array([int(word) for word in words], dtype=np.int64), []
     classes = sorted(set(words))
     number = {name: i for i, name in enumerate(classes)}

@@ -32,6 +32,7 @@ from unicscale.data.sets.images import ffcv_missing
 from unicscale.data.sets.trailer import checksum, trailer
 from unicscale.errors import DataError
 
+SHARED = 64  # bytes per image that the writing processes share: its record, its label, its checksum
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PIECE = 32  # images a process takes at a time
 PAGE = 8 << 20  # bytes; an image larger than a page cannot be stored
@@ -128,6 +129,7 @@ def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, 
     from ffcv.writer import DatasetWriter
 
     count = len(found.images)
+    _room_to_share(count)
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
     writer: Any = DatasetWriter(partial, fields, page_size=PAGE, num_workers=workers)
     writer.num_samples = count
@@ -140,6 +142,23 @@ def _write(found: Gathered, partial: str, form: Form, workers: int, limit: int, 
         writer.metadata_sm.close()
         writer.metadata_sm.unlink()
     return [(found.images[at].name, bad[at]) for at in sorted(bad)]
+
+
+def _room_to_share(count: int, at: str = "/dev/shm") -> None:
+    """What the writing processes share lies in memory: without it they could not begin, or would die as it fills up."""
+    try:
+        multiprocessing.get_context("fork").Lock()
+        free = shutil.disk_usage(at).free
+    except OSError as problem:
+        raise DataError(
+            f"packing needs shared memory, and {at} cannot be used: {problem.strerror}. Nothing was written.\n"
+            "  Mount it; a container gets it with --shm-size or --ipc=host."
+        ) from None
+    if free < SHARED * count:
+        raise DataError(
+            f"packing {count:,} images shares {SHARED * count / 2**20:.1f} MiB of memory, and {at} has "
+            f"{free / 2**20:.1f} left. Nothing was written.\n  A container gets more with --shm-size or --ipc=host."
+        )
 
 
 def _in_processes(job: _Job, workers: int, limit: int, report: Report) -> tuple[dict[int, str], list]:
@@ -169,7 +188,8 @@ def _in_processes(job: _Job, workers: int, limit: int, report: Report) -> tuple[
                 time.sleep(0.02)
             (images, value, places), heard = done.get(), time.monotonic()
             if images is None:
-                raise DataError(f"{writer.fname}: {value}")
+                full = isinstance(value, OSError) and value.errno in FULL
+                raise value if full else DataError(f"{writer.fname}: {type(value).__name__}: {value}")
             ended += images == 0
             seen += images
             bad |= value
@@ -216,7 +236,7 @@ def _work(given: Any, done: Any, job: _Job, allocator: Any) -> None:
                 allocator.allocations = []
         done.put((0, {}, []))
     except Exception as problem:
-        done.put((None, f"{type(problem).__name__}: {problem}", []))
+        done.put((None, problem, []))
 
 
 def _store(record: Any, stored: Stored, at: int, form: Form, allocator: Any) -> int:

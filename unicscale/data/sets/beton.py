@@ -38,7 +38,7 @@ JPEG, RAW = 0, 1
 class Beton:
     """The images (and labels) of one file; `image` may be called from several threads."""
 
-    reader = "beton"
+    reader, channels = "beton", 3
 
     @classmethod
     def refuses(cls, path: str, resize: str) -> str:

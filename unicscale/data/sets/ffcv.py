@@ -102,7 +102,7 @@ def decoded(data: np.ndarray, height: int, width: int) -> np.ndarray | None:
 class FFCV(Beton):
     """A beton whose pieces are filled without the interpreter."""
 
-    reader = "ffcv"
+    reader, channels = "ffcv", 3
 
     @classmethod
     def refuses(cls, path: str, resize: str) -> str:

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from unicscale.data.sets.decode import decode, read_bytes
+from unicscale.data.sets import arrays
 from unicscale.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".jpe"}
@@ -26,6 +26,7 @@ class Folder:
         self.path = path
         self.files, self.classes, labels = listing(path)
         self.labels = labels
+        self.channels = arrays.channels_of([self.name(n) for n in range(min(len(self), arrays.TRIED))])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -35,8 +36,8 @@ class Folder:
         return os.path.join(self.path, self.files[index])
 
     def image(self, index: int) -> np.ndarray:
-        """The whole image, (H, W, 3) uint8; raises Undecodable."""
-        return decode(read_bytes(self.name(index)))
+        """The whole image, (H, W, C) uint8; raises Undecodable."""
+        return arrays.alike(arrays.pixels(self.name(index)), self.channels, self.name(index))
 
     def scratch_bytes(self) -> int:
         """Unknown without opening every file."""
@@ -49,24 +50,25 @@ class Folder:
 def listing(path: str) -> tuple[list[str], list[str], np.ndarray | None]:
     """Relative paths in sorted order, class names, and a label per file where the tree has classes.
 
-    A tree has classes when every image lies below a first-level folder; files directly inside make it flat.
+    A tree has classes when every image lies below a first-level folder; files directly inside make it flat. Arrays
+    are images where no pictures are: beside those they mean something else.
     """
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such folder.")
     found: list[str] = []
+    other: list[str] = []
     for folder, inner, files in os.walk(path, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in inner:
             refuse_loop(folder, name)
         below = os.path.relpath(folder, path)
-        found += [
-            name if below == "." else f"{below}/{name}"
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-    found.sort()
+        shown = [name if below == "." else f"{below}/{name}" for name in files if not name.startswith(".")]
+        found += [name for name in shown if os.path.splitext(name)[1].lower() in SUFFIXES]
+        other += [name for name in shown if arrays.is_array(name)]
+    found = sorted(found or other)
     if not found:
-        raise DataError(f"{path}: no images below this folder (looked for {', '.join(sorted(SUFFIXES))}).")
+        looked = ", ".join([*sorted(SUFFIXES), arrays.SUFFIX])
+        raise DataError(f"{path}: no images below this folder (looked for {looked}).")
     classes, labels = by_first_folder(found)
     return found, classes, labels
 

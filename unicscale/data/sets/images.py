@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from unicscale.data.sets.arrays import is_array
 from unicscale.data.views.crops import Crop
 from unicscale.errors import DataError
 from unicscale.recipe.building import imported
@@ -20,6 +21,7 @@ class Images(Protocol):
 
     path: str
     reader: str  # the name of the reader, as in a recipe
+    channels: int  # of every image
     labels: np.ndarray | None  # (n,) int64, where the set has them
     classes: list[str]  # their names, where the set has them
 
@@ -30,7 +32,7 @@ class Images(Protocol):
         ...
 
     def image(self, index: int) -> np.ndarray:
-        """The whole image, (H, W, 3) uint8; raises Undecodable."""
+        """The whole image, (H, W, channels) uint8; raises Undecodable."""
         ...
 
     def scratch_bytes(self) -> int:
@@ -64,16 +66,34 @@ class CompiledImages(Images, Protocol):
         ...
 
 
-def open_images(path: str, reader: str = "auto", max_resolution: int = 0, resize: str = "auto") -> Images:
-    """Open a folder or a beton; `auto` takes the first reader that this machine and these wishes allow."""
+def open_images(
+    path: str, reader: str = "auto", max_resolution: int = 0, resize: str = "auto", channels: int | None = None
+) -> Images:
+    """Open a folder or a beton; `auto` takes the first reader that this machine and these wishes allow.
+
+    `channels`: what data.channels says; None takes them as they are.
+    """
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file or folder.")
     refusal = ""
     for name in READERS if reader == "auto" else [reader]:
         refusal = unfit(name, path, resize)
         if not refusal:
-            return imported(READERS[name])(path, max_resolution)
+            return _of(imported(READERS[name])(path, max_resolution), channels)
     raise DataError(f"{path}: {refusal}")
+
+
+def _of(images: Images, channels: int | None) -> Images:
+    """The set, if its images have these."""
+    if channels is None or images.channels == channels:
+        return images
+    if is_array(images.name(0)):
+        way = f"Say data.channels: {{mean: [...], std: [...]}}, {images.channels} numbers each, or mend the data."
+    else:
+        way = "Pictures and betons have three. Others are .npy arrays in folders, (height, width, channels) of uint8."
+    raise DataError(
+        f"{images.name(0)}: {images.channels} channels; expected {channels}, as data.channels says.\n  {way}"
+    )
 
 
 def unfit(reader: str, path: str, resize: str) -> str:

@@ -43,6 +43,11 @@ class Supply:
     workers: int
 
     @property
+    def channels(self) -> int:
+        """Of every image."""
+        return self.sets[0].channels
+
+    @property
     def micro_batches(self) -> int:
         """How many make a step."""
         return self.share // self.micro
@@ -51,7 +56,7 @@ class Supply:
 @dataclass
 class _Pending:
     samples: Samples
-    pixels: Tensor  # (B, S, S, 3) uint8, being filled
+    pixels: Tensor  # (B, S, S, C) uint8, being filled
     futures: list[Future]
     bad: Bad
 
@@ -133,7 +138,7 @@ class Batches(Iterator[Batch]):
     def _submit(self, samples: Samples, side: int) -> _Pending:
         supply = self.supply
         count = len(samples.packed)
-        pixels = square_pixels(count, side, supply.device)
+        pixels = square_pixels(count, side, supply.device, supply.channels)
         filler = Filler(supply.sets, supply.crop, supply.how, self._workers.doing)
         pending = _Pending(samples, pixels, [], {})
         piece = -(-count // max(1, 4 * supply.workers))

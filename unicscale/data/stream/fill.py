@@ -27,7 +27,7 @@ class Filler:
         self.how: Filter = how
 
     def fill(self, samples: Samples, seed: int, out: np.ndarray, bad: Bad) -> None:
-        """Pixels of these samples into `out` (n, S, S, 3); images that had to be replaced are noted in `bad`."""
+        """Pixels of these samples into `out` (n, S, S, C); images that had to be replaced are noted in `bad`."""
         keys = samples.keys(seed, Purpose.CROP)
         index, domain = samples.index, samples.domain
         left = []  # places that the compiled readers leave to the interpreter

@@ -53,7 +53,7 @@ def draw(keys: np.ndarray, section: Augment) -> Draws:
 
 
 def augment(images: Tensor, keys: np.ndarray, section: Augment) -> Tensor:
-    """uint8 (B, 3, H, W) -> the same, coloured; on a CPU in place."""
+    """uint8 (B, C, H, W) -> the same, coloured; on a CPU in place. Jitter and grey are of three channels."""
     return colour(images, draw(keys, section), section)
 
 

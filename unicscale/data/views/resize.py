@@ -14,15 +14,21 @@ Filter = Literal["area", "bicubic"]
 
 
 def view(image: np.ndarray, box: Box, size: int, how: Filter) -> np.ndarray:
-    """The boxed part of a (H, W, 3) uint8 image as (size, size, 3)."""
+    """The boxed part of a (H, W, C) uint8 image as (size, size, C)."""
     part = image[box.top : box.top + box.height, box.left : box.left + box.width]
     if part.shape[:2] == (size, size):
         out = part
     elif how == "area":
         out = _area(part, size)
-    else:
-        out = np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BICUBIC))
+    elif part.shape[2] == 3:
+        out = _bicubic(part, size)
+    else:  # Pillow takes four channels for colours behind an alpha, and five for no image
+        out = np.stack([_bicubic(band, size) for band in np.moveaxis(part, 2, 0)], axis=2)
     return out[:, ::-1] if box.flip else out
+
+
+def _bicubic(part: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _area(part: np.ndarray, size: int) -> np.ndarray:
@@ -54,12 +60,15 @@ def _linear(x: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 
 def _weighted(x: np.ndarray, taps: list[tuple[np.ndarray, np.ndarray]], axis: int) -> np.ndarray:
-    """The sum of the taps' entries along an axis of (H, W, 3), each times its weight."""
-    shape = (-1, 1, 1) if axis == 0 else (1, -1, 3)  # whole pixels, so that numpy's inner loop is a row and not a pixel
+    """The sum of the taps' entries along an axis of (H, W, C), each times its weight."""
+    channels = x.shape[2]
+    shape = (
+        (-1, 1, 1) if axis == 0 else (1, -1, channels)
+    )  # whole pixels, so that numpy's inner loop is a row and not a pixel
     size = len(taps[0][0])
-    total = np.zeros((size, *x.shape[1:]) if axis == 0 else (x.shape[0], size, 3), np.float32)
+    total = np.zeros((size, *x.shape[1:]) if axis == 0 else (x.shape[0], size, channels), np.float32)
     term = np.empty_like(total)  # one for all taps: fresh memory costs more than the arithmetic
     for index, weight in taps:
-        each = weight.astype(np.float32) if axis == 0 else np.repeat(weight.astype(np.float32), 3)
+        each = weight.astype(np.float32) if axis == 0 else np.repeat(weight.astype(np.float32), channels)
         total += np.multiply(x.take(index, axis), each.reshape(shape), out=term)
     return total

@@ -92,6 +92,7 @@ def view(crew: Crew, images: Images, few: int) -> Views:
                     patches.setdefault(name, []).append(on_grid(features.patches[:wanted], size // patch).float().cpu())
                 if distance is not None:
                     distances.setdefault(name, []).append(distance.cpu())
+        pixels = pixels[:, crew.recipe.data.channels.three] if pixels.shape[1] != 3 else pixels  # for a person
         small = F.interpolate(pixels.float(), size=(SIDE, SIDE), mode="area") if size > SIDE else pixels
         tiles.append(small.round().clamp(0, 255).to(torch.uint8).cpu())
         labels.append(label.cpu())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unicscale.data.sets.decode import decode, read_bytes
+from unicscale.data.sets import arrays
 from unicscale.errors import DataError
 
 
@@ -26,6 +26,7 @@ class Files:
         self.classes = list(classes)
         if not self.files:
             raise DataError(f"{path}: no images are listed")
+        self.channels = arrays.channels_of(self.files)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -35,8 +36,8 @@ class Files:
         return self.files[index]
 
     def image(self, index: int) -> np.ndarray:
-        """The whole image, (H, W, 3) uint8; raises Undecodable."""
-        return decode(read_bytes(self.files[index]))
+        """The whole image, (H, W, C) uint8; raises Undecodable."""
+        return arrays.alike(arrays.pixels(self.files[index]), self.channels, self.files[index])
 
     def scratch_bytes(self) -> int:
         """Unknown without opening every file."""

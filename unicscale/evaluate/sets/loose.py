@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unicscale.data.pack.gather import COMPRESSED, LISTS, gather
+from unicscale.data.sets.arrays import SUFFIX
 from unicscale.data.sets.decode import decode, read_bytes
 from unicscale.data.sets.folder import SUFFIXES
 from unicscale.data.sets.images import Images, open_images
@@ -18,7 +19,7 @@ from unicscale.evaluate.sets.files import Files
 
 def open_pictures(path: Path) -> Images:
     """Whatever it is."""
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    if path.is_file() and path.suffix.lower() in {*SUFFIXES, SUFFIX}:
         return Files(path.parent, [path])
     shards = (
         path.is_dir() and any(path.glob("*.tar*")) and not any(p.suffix.lower() in SUFFIXES for p in path.iterdir())
@@ -31,7 +32,7 @@ def open_pictures(path: Path) -> Images:
 class Pieces:
     """Images that lie in tars, one after the other, or in files of a list; their places are listed once, at open."""
 
-    reader = "pieces"
+    reader, channels = "pieces", 3
 
     def __init__(self, source: str) -> None:
         packed = [file for file in [source, *glob.glob(os.path.join(glob.escape(source), "*.tar*"))] if _packed(file)]

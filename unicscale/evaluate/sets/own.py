@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from unicscale.data.sets.arrays import SUFFIX
 from unicscale.data.sets.folder import SUFFIXES
 from unicscale.data.sets.images import Images, open_images
 from unicscale.errors import DataError
@@ -162,4 +163,5 @@ def _has_classes(root: Path) -> bool:
     if (place := part(root, "train")) is not None and part(root, "test") is not None:
         return place.suffix == ".beton" or _has_classes(place)
     inner = [entry.path for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
-    return sum(any(os.path.splitext(e.name)[1].lower() in SUFFIXES for e in os.scandir(p)) for p in sorted(inner)) > 1
+    images = {*SUFFIXES, SUFFIX}
+    return sum(any(os.path.splitext(e.name)[1].lower() in images for e in os.scandir(p)) for p in sorted(inner)) > 1

@@ -13,6 +13,7 @@ class Some:
     def __init__(self, images: Images, rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
         self.path, self.reader, self.classes = images.path, images.reader, images.classes
+        self.channels = images.channels
         self.labels = None if images.labels is None else np.asarray(images.labels)[rows]
 
     def __len__(self) -> int:

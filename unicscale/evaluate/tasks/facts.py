@@ -55,7 +55,8 @@ class Speed(Task):
         yield Score("speed/parameters, million", count / 1e6, higher_is_better=False)
         size, batch, device = shelf.settings.size or subject.size, shelf.settings.batch, shelf.device
         generator = torch.Generator().manual_seed(shelf.settings.seed)
-        pixels = torch.randint(256, (batch, 3, size, size), generator=generator, dtype=torch.uint8).to(device)
+        pixels = torch.randint(256, (batch, subject.channels, size, size), generator=generator, dtype=torch.uint8)
+        pixels = pixels.to(device)
         with torch.inference_mode(), torch.autocast(device.type, shelf.dtype, enabled=shelf.dtype != torch.float32):
             subject.encode(pixels)
             _wait(device)

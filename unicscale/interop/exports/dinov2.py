@@ -18,7 +18,7 @@ FILE = "dinov2.pth"
 class DinoV2(Target):
     """Verified by the reader of DINOv2's official files; without registers its positions are resized as ours are."""
 
-    name, library = "dinov2", "dinov2"
+    name, library, of_three = "dinov2", "dinov2", True
 
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """One .pth of tensors."""

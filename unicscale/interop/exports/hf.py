@@ -23,7 +23,7 @@ CLASSES = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": 
 class Transformers(Target):
     """ViT, DINOv2's with scales or registers, DINOv3's, ConvNeXt; fp16 weights make it compute in fp16."""
 
-    name, library, needs, half_computes = "hf", "transformers", ("transformers",), True
+    name, library, needs, half_computes, of_three = "hf", "transformers", ("transformers",), True, True
 
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """config.json, preprocessor_config.json and model.safetensors."""

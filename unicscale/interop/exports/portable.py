@@ -15,7 +15,7 @@ CUBIC = -0.75  # torch's bicubic kernel
 
 
 class Portable(nn.Module):
-    """Normalised images (B, 3, H, W) -> summary, patches and, per teacher, what its own tokens would be."""
+    """Normalised images (B, C, H, W) -> summary, patches and, per teacher, what its own tokens would be."""
 
     def __init__(self, opened: Opened, *, projectors: bool) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def answer_names(opened: Opened) -> list[str]:
 
 def _plainly(module: Portable, opened: Opened) -> Seen:
     with torch.no_grad():
-        blocks, features = module.trunk(torch.zeros(1, 3, opened.size, opened.size))
+        blocks, features = module.trunk(torch.zeros(1, len(opened.mean), opened.size, opened.size))
         return Seen(features, module.projector(blocks) if module.projector is not None else {})
 
 
@@ -115,11 +115,12 @@ def _kernel(distance: Tensor) -> Tensor:
 
 def probe(opened: Opened) -> tuple[Tensor, dict[int, object]]:
     """Images to trace with, and which of their sides may change: the batch and, of ViTs, multiples of the patch."""
-    patch, size = opened.student.trunk.patch, opened.size
+    patch, size, channels = opened.student.trunk.patch, opened.size, len(opened.mean)
     dtype = next(opened.student.trunk.parameters()).dtype
     batch = torch.export.Dim("batch", min=1)
     if not any_size(opened.student.trunk):
-        return torch.rand(2, 3, size, size).to(dtype), {0: batch}
+        return torch.rand(2, channels, size, size).to(dtype), {0: batch}
     rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
     # other numbers than the own grid's and each other's: what is equal while tracing may be taken for always equal
-    return torch.rand(2, 3, size + patch, size + 2 * patch).to(dtype), {0: batch, 2: patch * rows, 3: patch * columns}
+    images = torch.rand(2, channels, size + patch, size + 2 * patch).to(dtype)
+    return images, {0: batch, 2: patch * rows, 3: patch * columns}

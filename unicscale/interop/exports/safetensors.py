@@ -27,7 +27,7 @@ class Safetensors(Target):
                 "  Without --with-projectors the encoder goes."
             )
         if not wishes.projectors:
-            opened = Opened(Student(opened.student.trunk), opened.size)
+            opened = Opened(Student(opened.student.trunk), opened.size, mean=opened.mean, std=opened.std)
             said = said.model_copy(update={"projector": None})
         native.write(folder / FILE, opened, said, half=wishes.half)
 

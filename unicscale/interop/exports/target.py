@@ -34,6 +34,7 @@ class Target(ABC):
     library: ClassVar[str]  # what people will read it with, as it is called on a card
     needs: ClassVar[tuple[str, ...]] = ()  # packages that writing or verifying it takes
     projectors: ClassVar[bool] = False  # whether it has a place for answers
+    of_three: ClassVar[bool] = False  # images of three channels are all that its library has a word for
     half_computes: ClassVar[bool] = False  # fp16 weights make its library compute in fp16
 
     @abstractmethod

@@ -42,7 +42,7 @@ class Timm(Target):
         trunk = opened.student.trunk
         if isinstance(trunk, MapTrunk):
             return as_it_is(trunk), _map_lines(trunk, opened)
-        said = as_it_is(trunk) if isinstance(trunk, RopeViT) else config(plain(opened, self.name))
+        said = as_it_is(trunk) if isinstance(trunk, RopeViT) else config(plain(opened, self.name), len(opened.mean))
         lines = (
             f"tokens = model.forward_features(images)  # (B, {trunk.prefix} + N, {trunk.width})\n"
             f"summary, patches = tokens[:, 0], tokens[:, {trunk.prefix}:]\n"
@@ -70,7 +70,7 @@ def as_it_is(trunk: RopeViT | MapTrunk) -> dict[str, Any]:
 @torch.no_grad()
 def _map_lines(trunk: MapTrunk, opened: Opened) -> str:
     """Of a model that ends in maps of the student's own grid; CheckpointError for any other."""
-    images = torch.zeros(1, 3, opened.size, opened.size)
+    images = torch.zeros(1, len(opened.mean), opened.size, opened.size)
     final: Any = trunk.model.forward_features(images) if not trunk.form.with_prefix else None  # type: ignore[operator]
     shape = tuple(final.shape) if isinstance(final, Tensor) else ()
     first, last = (1, trunk.width, *trunk.grid), (1, *trunk.grid, trunk.width)
@@ -87,7 +87,7 @@ def _map_lines(trunk: MapTrunk, opened: Opened) -> str:
     )
 
 
-def config(told: Plain) -> dict[str, Any]:
+def config(told: Plain, channels: int = 3) -> dict[str, Any]:
     """timm's config.json; every number is said, so that no default of timm's may change the model."""
     # timm takes int(width * ratio), of both halves of SwiGLU together
     ratio = (told.hidden * (2 if told.swiglu else 1) + 0.5) / told.width
@@ -97,6 +97,7 @@ def config(told: Plain) -> dict[str, Any]:
         "global_pool": "token", "init_values": 1.0 if told.layer_scale else None, "reg_tokens": told.registers,
         "no_embed_class": told.registers > 0, "dynamic_img_size": True,
     }  # fmt: skip
+    arguments |= {} if channels == 3 else {"in_chans": channels}
     return {
         "architecture": "vit_giant_patch14_dinov2" if told.swiglu else "vit_base_patch16_224",
         "num_classes": 0,
@@ -110,7 +111,7 @@ def config(told: Plain) -> dict[str, Any]:
 def pretrained_cfg(opened: Opened, licence: str) -> dict[str, Any]:
     """What timm's transforms and the hub read."""
     return {
-        "input_size": [3, opened.size, opened.size],
+        "input_size": [len(opened.mean), opened.size, opened.size],
         "fixed_input_size": False,
         "interpolation": "bicubic",
         "crop_pct": 0.875,

@@ -25,7 +25,7 @@ KINDS = dict(zip(Features._fields, ("cls", "patch"), strict=True))
 class Unic(Target):
     """`module.encoder.*`, the ladder as `module.lp.*`, and the statistics of the teachers."""
 
-    name, library, projectors = "unic", "unic", True
+    name, library, projectors, of_three = "unic", "unic", True, True
 
     def write(self, opened: Opened, folder: Path, wishes: Wishes) -> None:
         """One .pth, which holds tensors, numbers and an argparse.Namespace, as theirs does."""

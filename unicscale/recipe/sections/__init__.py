@@ -5,7 +5,7 @@ Every other room receives its own section; only train, the commands and launch s
 
 from unicscale.recipe.sections.around import DryRun, Evaluate, Save, Track, Wandb
 from unicscale.recipe.sections.base import DURATION, DURATIONS, Count, NonNegative, Positive, Section, Unit, one_line
-from unicscale.recipe.sections.data import Augment, Data, Source
+from unicscale.recipe.sections.data import COLOURS, Augment, Channels, Data, Source
 from unicscale.recipe.sections.engine import EngineSection, Offload, Shares
 from unicscale.recipe.sections.launch import Launch
 from unicscale.recipe.sections.models import (
@@ -38,6 +38,7 @@ from unicscale.recipe.sections.recipe import Recipe
 from unicscale.recipe.sections.stages import LearningRate, Stage
 
 __all__ = [
+    "COLOURS",
     "DURATION",
     "DURATIONS",
     "MLP",
@@ -45,6 +46,7 @@ __all__ = [
     "AdaLoss",
     "Augment",
     "Balance",
+    "Channels",
     "Count",
     "Data",
     "DryRun",

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Section, Unit, unless
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD
+from unicscale.recipe.sections.base import Count, NonNegative, OneOf, Pixels, Positive, Section, Unit, unless
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
@@ -27,6 +28,34 @@ class Source(Section):
     """How often its images come, relative to its size: 2 shows each of them twice per epoch."""
     teachers: list[str] | None = None
     """With loss.balance `own_data`: the teachers that answer for this data set; null: all of them."""
+
+
+class Channels(Section):
+    """What an image holds at every pixel, and what student and exports normalise it by."""
+
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = IMAGENET_MEAN
+    """Mean of each channel over the data, in values from 0 to 1: as many numbers as channels."""
+    std: tuple[Positive, ...] = IMAGENET_STD
+    """Deviation of each channel over the data, in values from 0 to 1."""
+
+    @model_validator(mode="after")
+    def _each_has_both(self) -> Channels:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(f"mean names {len(self.mean)} channels and std {len(self.std)}: one number each for every")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.mean)
+
+    @property
+    def three(self) -> list[int]:
+        """Those that stand for red, green and blue where nobody says which."""
+        return [min(number, self.count - 1) for number in range(3)]
+
+
+COLOURS = Channels()
 
 
 class Augment(Section):
@@ -82,6 +111,10 @@ class Data(Section):
     """Betons or folders of images to learn from, as paths or as `{path, weight, teachers}`. Labels are not used."""
     val: list[str] = []
     """What to measure on while training, where `evaluate` asks for it: the first of these betons or folders."""
+    channels: Annotated[Channels, unless(COLOURS)] = COLOURS
+    """What the images hold: three colours, normalised as on ImageNet, unless it says otherwise; other numbers of
+    channels come as .npy arrays.
+    """
     images_per_step: Count
     """Images of one optimiser step, over all ranks together. stages[].lr.peak is meant for this number and never
     rescaled.
@@ -108,3 +141,20 @@ class Data(Section):
     """How training images are cropped and coloured; student and teachers see the same result."""
     shift: Annotated[Unit, unless(0.0)] = 0.0
     """Each model is shown its own window, moved by -1, 0 or 1 patches along each axis: the deviation of that draw."""
+
+    @model_validator(mode="after")
+    def _channels_go_together(self) -> Data:
+        count, augment = self.channels.count, self.augment
+        if max(*self.channels.mean, *self.channels.std) > 1:
+            raise ValueError("channels: mean and std are of values from 0 to 1. Divide those of bytes by 255")
+        if count != 3 and (augment.jitter or augment.grey):
+            raise ValueError(
+                f"augment.jitter and augment.grey mix red, green and blue, and data.channels names {count}. "
+                "Write augment: {jitter: 0, grey: 0}"
+            )
+        if count != 3 and self.reader not in ("auto", "folder"):
+            raise ValueError(
+                f"reader: '{self.reader}' opens betons, which hold three channels, and data.channels names {count}. "
+                "Say reader: folder"
+            )
+        return self

@@ -41,10 +41,14 @@ class EngineSection(Section):
     """Who holds the parameters: `plain` (every rank all of them), `fsdp2` or `zero3` (each rank a part). The numbers
     are the same.
     """
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of forward and backward; weights and moments stay in fp32. `bf16` is the choice on GPUs since A100."""
-    compile: bool = False
-    """Compile student and teachers with torch.compile: faster steps on GPUs, after a slower start."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of forward and backward; weights and moments stay in fp32. `auto`: `bf16` on GPUs that have it, `fp32`
+    elsewhere; a run keeps what it began with.
+    """
+    compile: bool | Literal["auto"] = "auto"
+    """Compile student and teachers with torch.compile: faster steps on GPUs, after a slower start. `auto`: on GPUs,
+    where a C compiler is.
+    """
     checkpointing: Literal["none", "ladder", "blocks", "full"] = "none"
     """What is computed again in the backward pass instead of being kept: nothing, the `ladder`, the `blocks`, or
     both (`full`). Saves memory, costs time.
@@ -85,11 +89,15 @@ class EngineSection(Section):
         """Whether a process group is opened even around one rank: what shards wants one."""
         return self.kind != "plain"
 
-    def unused(self, device: str) -> str:
-        """What a device can and the recipe does not ask for; empty where it asks, or the device cannot."""
-        # no default of ours depends on the machine: the same recipe computes the same numbers everywhere
-        lacks = ["dtype: bf16"] * (self.dtype == "fp32") + ["compile: true"] * (not self.compile)
-        return f"engine: GPUs are faster with {' and '.join(lacks)}" if lacks and device == "cuda" else ""
+    @property
+    def open(self) -> list[str]:
+        """The keys that say `auto` and are settled when a run begins."""
+        return [key for key in ("dtype", "compile") if getattr(self, key) == "auto"]
+
+    def settled(self, *, bf16: bool, compiles: bool) -> EngineSection:
+        """With these keys said, as a device can."""
+        can = {"dtype": "bf16" if bf16 else "fp32", "compile": compiles}
+        return self.model_copy(update={key: can[key] for key in self.open})
 
     @property
     def builds(self) -> str:

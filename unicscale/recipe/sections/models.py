@@ -95,6 +95,10 @@ class TeacherSection(BaseModel):
     """Loss terms of its own; null: as `loss` says."""
     mosaic: Annotated[bool, unless(False)] = False
     """Show a teacher of one size several smaller images on one canvas, and cut its map apart."""
+    channels: Annotated[list[Annotated[int, Field(ge=0)]] | None, unless(None)] = None
+    """Which of the images' channels are its red, green and blue, from 0: [0, 0, 0] where there is one; null: the
+    first three.
+    """
 
     @field_validator("tokens", "resolution")
     @classmethod
@@ -103,6 +107,13 @@ class TeacherSection(BaseModel):
             raise ValueError("the list is empty")
         if isinstance(value, list) and len(set(value)) < len(value):
             raise ValueError("the list says something twice")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _three(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and len(value) != 3:
+            raise ValueError(f"a teacher sees three channels, and {len(value)} are named. Name its red, green and blue")
         return value
 
     @property

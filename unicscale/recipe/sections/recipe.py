@@ -75,6 +75,7 @@ class Recipe(Section):
         if len({s.name for s in self.stages}) != len(self.stages):
             raise ValueError("two stages share a name")
         self._sizes_fit()
+        self._teachers_see_colours()
         self._blocks_exist()
         self._own_data_is_said()
         self._tokens_are_comparable()
@@ -88,7 +89,7 @@ class Recipe(Section):
 
     def _sizes_fit(self) -> None:
         patch, blur = self.student.known_patch, self.data.augment
-        smallest = min(size for stage in self.stages for size in stage.size_list)
+        smallest = min(self.sizes)
         if blur.blur and blur.blur_kernel // 2 >= smallest:
             raise ValueError(
                 f"data.augment.blur_kernel: {blur.blur_kernel} reaches beyond images of {smallest} pixels."
@@ -102,6 +103,19 @@ class Recipe(Section):
                         f"stages.{number}.size: {size} is not a multiple of the student's patch, {patch}. "
                         f"The nearest sizes are {near}."
                     )
+
+    def _teachers_see_colours(self) -> None:
+        channels = self.data.channels
+        for name, section in self.teachers.items():
+            if section.channels is None and channels.count < 3:
+                raise ValueError(
+                    f"teachers.{name} sees three channels, and data.channels names {channels.count}. "
+                    f"Say which are its red, green and blue: teachers.{name}.channels: {channels.three}"
+                )
+            if section.channels is not None and (last := max(section.channels)) >= channels.count:
+                raise ValueError(
+                    f"teachers.{name}.channels: there is no channel {last}; data.channels names {channels.count}."
+                )
 
     def _blocks_exist(self) -> None:
         depth = self.student.known_depth
@@ -185,7 +199,7 @@ class Recipe(Section):
 
     def too_few_patches(self, patch: int) -> str:
         """Why windows that move by a patch have too little in common; nothing where they have enough."""
-        smallest = min(size for stage in self.stages for size in stage.size_list) // patch
+        smallest = min(self.sizes) // patch
         if not self.data.shift or smallest >= 4:
             return ""
         return f"data.shift moves windows by a patch, and a grid of {smallest} a side has too few: 4 are the least."
@@ -207,9 +221,14 @@ class Recipe(Section):
             )
 
     @property
+    def sizes(self) -> list[int]:
+        """Every size that a step may have, in pixels, in the order of the stages."""
+        return list(dict.fromkeys(size for stage in self.stages for size in stage.size_list))
+
+    @property
     def compares_late(self) -> bool:
         """Whether the loss standardises what it compares, in one graph; relations and moved windows want it before."""
-        return self.engine.compile and self.loss.relation is None and not self.data.shift
+        return self.engine.compile is True and self.loss.relation is None and not self.data.shift
 
     def loss_arguments(self) -> dict[str, Any]:
         """What `distil` takes beside balance, draws and statistics."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from unicscale.recipe.sections.base import DURATION, DURATIONS, MOST, Count, NonNegative, Pixels, Positive, Section
 from unicscale.recipe.sections.names import StageName
+
+WARMUP = "5%"  # without one the first step has the whole rate, and losses rise before they fall
 
 
 class LearningRate(Section):
@@ -37,9 +39,9 @@ class Stage(Section):
     warmup_epochs: NonNegative | None = None
     """Epochs over which the learning rate rises from 0 to its peak; give at most one warm-up."""
     warmup_steps: Annotated[int, Field(ge=0, le=MOST)] | None = None
-    """The same in steps."""
-    warmup: str | None = None
-    """The same as a duration: `5%` of the stage, `500 steps`, `2 epochs`, `1e6 images`."""
+    """The same in steps; 0: none."""
+    warmup: str | None = WARMUP
+    """The same as a duration: `5%` of the stage (where no warm-up is named), `500 steps`, `2 epochs`, `1e6 images`."""
     freeze_trunk: str | None = None
     """A duration from the stage's first step in which only the projectors learn; null: none."""
     lr: LearningRate
@@ -48,6 +50,15 @@ class Stage(Section):
     """`weights` of the stage before, `scratch`, or checkpoint:PATH of a run, a checkpoint or an export."""
     optimizer: Literal["fresh", "keep"] = "fresh"
     """Whether AdamW's moments begin `fresh`, or are kept (`keep`) from the stage before."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_usual_warmup(cls, said: Any) -> Any:
+        if not isinstance(said, dict) or said.get("warmup") is not None:
+            return said
+        others = any(said.get(key) is not None for key in ("warmup_epochs", "warmup_steps"))
+        kept = {key: value for key, value in said.items() if key != "warmup"}
+        return kept | {"warmup": None} if others else kept
 
     @model_validator(mode="after")
     def _one_length(self) -> Stage:
@@ -67,6 +78,11 @@ class Stage(Section):
         if value not in ("weights", "scratch") and not (value.startswith("checkpoint:") and value[11:].strip()):
             raise ValueError(f"'{value}' is none of weights, scratch and checkpoint:PATH")
         return value
+
+    @property
+    def says_warmup(self) -> bool:
+        """Whether its warm-up was named, rather than the usual one taken."""
+        return "warmup" in self.model_fields_set or (self.warmup_epochs, self.warmup_steps) != (None, None)
 
     @property
     def size_list(self) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import Tensor, nn
 
 from unicscale.contracts import Features
+from unicscale.recipe.sections import COLOURS, Channels
 from unicscale.student.trunk.positions import Grid, check_size, fitted
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -26,6 +27,7 @@ class Trunk(nn.Module):
     uncovered: int = 0  # entries of a table that are no cell's
     unread: frozenset[str] = frozenset()  # parameters that no block's output depends on: nothing could train them
     layer_scale: float = 0.0
+    channels: Channels = COLOURS  # of the images that it sees
     notes: tuple[str, ...] = ()  # what of the recipe it does otherwise; said once
 
     @property
@@ -40,7 +42,7 @@ class Trunk(nn.Module):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Features]:
-        """(B, 3, H, W) -> raw blocks [(B, prefix + N, width of each)], tokens after whatever ends the trunk."""
+        """(B, C, H, W) -> raw blocks [(B, prefix + N, width of each)], tokens after whatever ends the trunk."""
 
     @abstractmethod
     def set_draws(self, key: tuple[int, int], index: Tensor) -> None:

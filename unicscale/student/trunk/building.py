@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from unicscale.errors import RecipeError, nearest
-from unicscale.recipe.sections import SHORT_NAMES, Student
+from unicscale.recipe.sections import COLOURS, SHORT_NAMES, Channels, Student
 from unicscale.student.stem import ConvolutionStem
 from unicscale.student.trunk.base import Trunk
 from unicscale.student.trunk.dropping import refuse_unkeyed
@@ -26,16 +26,24 @@ from unicscale.student.trunk.timm_model import Wish
 REFUSALS = (TypeError, AssertionError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
 
-def build_trunk(section: Student, size: int) -> Trunk:
+def build_trunk(section: Student, size: int, channels: Channels = COLOURS) -> Trunk:
     """The student's trunk for `size` pixels, on meta; `student.initial` says what fills it."""
     refuse_unkeyed(section.options)
-    if (channels := section.options.get("in_chans", 3)) != 3:
+    if (said := section.options.get("in_chans", channels.count)) != channels.count:
         raise RecipeError(
-            f"student.options.in_chans: {channels!r}: images have three channels here, for readers, crops, colours and "
-            "teachers alike.\n  Of images with more, train on the three that matter, written as RGB."
+            f"student.options.in_chans: {said!r}, and images have {channels.count}: data.channels says which.\n"
+            "  Leave in_chans out; write data.channels: {mean: [...], std: [...]}, one number each for every channel."
         )
+    if channels.count != 3:
+        section = section.model_copy(update={"options": section.options | {"in_chans": channels.count}})
     if section.patch:
         check_size(size, section.patch)
+    trunk = _built(section, size)
+    trunk.channels = channels
+    return trunk
+
+
+def _built(section: Student, size: int) -> Trunk:
     kind = VisionTransformer if section.arch in SHORT_NAMES else kind_of(section)
     if kind is VisionTransformer:
         return _plain(section, size)
@@ -88,7 +96,7 @@ def _plain(section: Student, size: int) -> Trunk:
         raise RecipeError("student.options.depth: a student has at least one block.")
     if section.options:  # timm takes whatever it is given, and trips over some of it when it sees an image
         with torch.device("meta"), torch.no_grad():
-            _asked(section, partial(vit, torch.empty(1, 3, size, size)))
+            _asked(section, partial(vit, torch.empty(1, section.options.get("in_chans", 3), size, size)))
     return PlainViT(vit, section.drop_path)
 
 

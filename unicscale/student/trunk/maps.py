@@ -52,7 +52,7 @@ class MapTrunk(Trunk):
         return super().train(mode)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Features]:
-        """Normalised images (B, 3, H, W) -> stages [(B, prefix + N, width of each)], what the last one ends in."""
+        """Normalised images (B, C, H, W) -> stages [(B, prefix + N, width of each)], what the last one ends in."""
         height, width = images.shape[-2:]
         self._refuse_unknown(height, width)
         grid = (height // self.patch, width // self.patch)
@@ -74,7 +74,7 @@ class MapTrunk(Trunk):
         if not self._layers:
             stem = getattr(self.model, "group_matcher", lambda: {})().get("stem", "$^")
             patterns = [stem] if isinstance(stem, str) else [first for first, _ in stem]
-            found = layers_of(self.model, self._size)
+            found = layers_of(self.model, self._size, self.channels.count)
             every = {n: found.get(n, self.depth + 1) for n, _ in self.named_parameters()}
             self._layers = {n: 0 if any(re.match(p, n) for p in patterns) else layer for n, layer in every.items()}
         return self._layers[name]
@@ -89,7 +89,7 @@ class MapTrunk(Trunk):
         for side in (height, width):
             check_size(side, self.patch)
         try:
-            probe(ours(self.wish, self.wish.weightless())[0], height, width, self.training)
+            probe(ours(self.wish, self.wish.weightless())[0], height, width, self.channels.count, self.training)
         except RecipeError as problem:
             raise RecipeError(
                 f"student.arch '{self.wish.arch}', built for {self._size} pixels, "
@@ -100,6 +100,7 @@ class MapTrunk(Trunk):
     def at(self, size: int) -> Trunk:
         """Built anew: masks and tables of windows belong to a size."""
         other = build_maps(self.section, size)
+        other.channels = self.channels
         for name, parameter in other.named_parameters():
             old = self.get_parameter(name)
             if self.fit(torch.empty(old.shape, device="meta"), parameter.shape) is None:
@@ -166,7 +167,7 @@ def _built(section: Student, size: int, rate: float) -> Trunk:
     wish, model = accepted(section, size, rate)
     model, notes = ours(wish, model)
     try:
-        form = probe(model, size, size)
+        form = probe(model, size, size, section.options.get("in_chans", 3))
     except RecipeError as problem:
         raise RecipeError(f"student.arch '{section.arch}' cannot learn at {size} pixels: {problem}") from problem
     patch = section.patch or native_patch(model, form, size)

@@ -43,7 +43,7 @@ class PlainViT(Trunk):
         self.layer_scale = float(getattr(getattr(self.blocks[0], "ls1", None), "init_values", 0.0))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Features]:
-        """Normalised images (B, 3, H, W) -> raw blocks [(B, prefix + N, d)], tokens after the final norm."""
+        """Normalised images (B, C, H, W) -> raw blocks [(B, prefix + N, d)], tokens after the final norm."""
         height, width = images.shape[-2:]
         for side in (height, width):
             check_size(side, self.patch)

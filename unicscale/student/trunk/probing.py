@@ -54,13 +54,13 @@ def as_maps(final: Any, last: Tensor, channels: int) -> Tensor | None:
     return None
 
 
-def probe(model: nn.Module, height: int, width: int, training: bool = True) -> Form:
+def probe(model: nn.Module, height: int, width: int, channels: int, training: bool = True) -> Form:
     """One forward and backward; RecipeError with the model's own words where it cannot."""
     model = wholly_on_meta(model).train(training).requires_grad_(True)
     for module in model.modules():
         if isinstance(module, KeyedDropPath):
             module.factor = torch.empty(IMAGES, device="meta")
-    images = torch.empty(IMAGES, 3, height, width, device="meta")
+    images = torch.empty(IMAGES, channels, height, width, device="meta")
     try:
         with torch.enable_grad():  # engines ask in the middle of a change of size
             return _form(model, images)
@@ -71,11 +71,11 @@ def probe(model: nn.Module, height: int, width: int, training: bool = True) -> F
         raise RecipeError(said.splitlines()[0][:SAID]) from problem
 
 
-def layers_of(model: nn.Module, size: int) -> dict[str, int]:
+def layers_of(model: nn.Module, size: int, channels: int) -> dict[str, int]:
     """For each parameter the first stage, from 1, that depends on it."""
     model, found = wholly_on_meta(model).eval().requires_grad_(True), dict[str, int]()
     with torch.enable_grad():
-        _, stages = outputs_of(model, torch.empty(IMAGES, 3, size, size, device="meta"), _prefix_of(model) > 0)
+        _, stages = outputs_of(model, torch.empty(IMAGES, channels, size, size, device="meta"), _prefix_of(model) > 0)
         for number, stage in enumerate(stages, start=1):
             for name in _reached(model, list(stage) if isinstance(stage, tuple) else [stage]):
                 found.setdefault(name, number)
