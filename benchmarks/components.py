@@ -87,7 +87,8 @@ def parts(results: list[dict], steps: int, width: int, machine: str, made: str) 
         found = [result["scores"][STUDENT] for result in results if result["row"] == row]
         each = {axis.name: [one[axis.name] for one in found] for axis in demo.AXES}
         rows[row] = {name: [statistics.mean(v), statistics.stdev(v)] for name, v in each.items() if len(v) > 1}
-    runs = f"runs of {steps} steps at 48 px and {max(steps // 6, 1)} at 64 px, of 64 images each, by a student of {width} channels"
+    lengths = f"{steps} steps at 48 px and {max(steps // 6, 1)} at 64 px"
+    runs = f"runs of {lengths}, of 64 images each, by a student of {width} channels"
     seeds = len({result["seed"] for result in results})
     return {"synthetic": True, "machine": machine, "date": made, "runs": runs, "seeds": seeds, "rows": rows}
 
