@@ -63,7 +63,7 @@ def of_the_demo(steps: int) -> tuple[float, dict[str, Any]]:
     with TemporaryDirectory() as folder:
         short = shortened(recipe, world, Path(folder) / "run")
         short = short.model_copy(update={"stages": short.stages[:1], "track": Track(every_steps=10_000)})
-        with owned_run(short, world) as run:
+        with owned_run(short, world) as (run, short):
             parts = assemble(
                 short, world, run, loader=Synthetic(short, world), saver=Unsaved(), log=Log(run.metrics, [heard])
             )

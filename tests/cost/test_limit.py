@@ -49,7 +49,7 @@ def test_the_operations_of_every_step_are_those_that_torch_counts(tmp_path: Path
     )
     short, world = shortened(recipe, World(), tmp_path / "run"), World()
     short = short.model_copy(update={"stages": [short.stages[0].model_copy(update={"steps": 4})]})
-    with owned_run(short, world) as run:
+    with owned_run(short, world) as (run, short):
         parts = assemble(short, world, run, loader=Synthetic(short, world), saver=Unsaved())
     counted = limit.Counted(short, parts.plan)
     predicted = [2 * sum(counted(step).values()) for step in range(4)]
@@ -120,7 +120,7 @@ def test_what_cannot_be_counted_is_said_and_costs_no_run(
 
 
 def test_the_demos_is_there_in_a_second() -> None:
-    recipe = load(str(ROOT / "recipes" / "demo.yaml"), ["engine.dtype=bf16"])
+    recipe = load(str(ROOT / "recipes" / "demo.yaml"), ["engine.dtype=bf16", "engine.remember=null"])
     begin = time.process_time()
     found = limit.limit_of(recipe, plan_of(recipe), World())
     took = time.process_time() - begin
