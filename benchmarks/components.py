@@ -2,6 +2,7 @@
 
     python benchmarks/components.py                       a glance: a few steps of every row, nothing is written
     python benchmarks/components.py --steps 480 --seeds 0 1 2 --out runs/components --write docs/components.md
+        --parts unicscale/evaluate/results/parts.json
 
 A row and seed that has its result in --out is not run again, so seeds may also run side by side first.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from datetime import date
 from pathlib import Path
 
 from unicscale import demo
@@ -39,6 +41,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, help="where runs and results go; a temporary folder if left out")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
+    parser.add_argument("--parts", type=Path, help="a JSON for the demo's page: unicscale/evaluate/results/parts.json")
+    parser.add_argument("--machine", default="2 cores, no GPU")
+    parser.add_argument("--date", default=date.today().isoformat(), help="when the runs were made")
     given = parser.parse_args()
     sizes = demo.Sizes(bank=2048, probe_steps=100) if given.out else demo.Sizes(256, 256, 128, probe_steps=4)
     with tempfile.TemporaryDirectory() as temporary:
@@ -48,6 +53,11 @@ def main() -> None:
     print(page)
     if given.write:
         given.write.write_text(page)
+    if given.parts:
+        width = load(demo.RECIPE).student.options["embed_dim"]
+        given.parts.write_text(
+            json.dumps(parts(results, given.steps, width, given.machine, given.date), indent=1) + "\n"
+        )
 
 
 def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
@@ -68,6 +78,19 @@ def one(out: Path, row: str, seed: int, steps: int, sizes: demo.Sizes) -> dict:
     result = {"row": row, "seed": seed, "steps": steps, "scores": demo.evaluate(models, seed, sizes)}
     file.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def parts(results: list[dict], steps: int, width: int, machine: str, made: str) -> dict:
+    """What the demo's page shows of it: mean and standard deviation over the seeds, row by row."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for row in ROWS:
+        found = [result["scores"][STUDENT] for result in results if result["row"] == row]
+        each = {axis.name: [one[axis.name] for one in found] for axis in demo.AXES}
+        rows[row] = {name: [statistics.mean(v), statistics.stdev(v)] for name, v in each.items() if len(v) > 1}
+    lengths = f"{steps} steps at 48 px and {max(steps // 6, 1)} at 64 px"
+    runs = f"runs of {lengths}, of 64 images each, by a student of {width} channels"
+    seeds = len({result["seed"] for result in results})
+    return {"synthetic": True, "machine": machine, "date": made, "runs": runs, "seeds": seeds, "rows": rows}
 
 
 def table(results: list[dict], steps: int, sizes: demo.Sizes) -> str:

@@ -23,12 +23,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unicscale.assembly import assemble
 from unicscale.contracts import Batch, Progress
 from unicscale.cost import costs
-from unicscale.cost.dry_run import Heard, Synthetic, Unsaved, shortened
+from unicscale.cost.limit import ceiling
+from unicscale.dry_run.rehearsal import Heard, Synthetic, Unsaved, shortened
 from unicscale.ranks.watchdog import Watchdog
 from unicscale.ranks.world import joined
 from unicscale.recipe import Recipe, load
@@ -64,23 +64,6 @@ class Strict(Phases):
         if self.gpu:
             strict = name in INSIDE and self.step >= EVERY
             torch.cuda.set_sync_debug_mode("error" if strict else "default")
-
-
-def ceiling(device: torch.device) -> float:
-    """FLOP/s of the best of some large products, in bf16."""
-    side, count = (8192, 20) if device.type == "cuda" else (512, 2)
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return max(2 * side**3 * count / timed(lambda: [a @ b for _ in range(count)], device) for _ in range(3))
-
-
-def timed(act: Callable[[], list[Tensor]], device: torch.device) -> float:
-    """Seconds, whatever is still in flight waited for."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    before = time.perf_counter()
-    act()
-    wait()
-    return time.perf_counter() - before
 
 
 def recipe_of(name: str, stage: int, images: int, device: str) -> Recipe:
@@ -163,7 +146,7 @@ def main() -> int:
             result["tests"] = f"not through after {left:.0f} s"
         keep()
         print(f"tests/gpu: {result['tests']}", flush=True)
-    result["ceiling_tflops"] = ceiling(device) / 1e12
+    result["ceiling_tflops"] = ceiling(device, "bf16") / 1e12
     print(f"ceiling {result['ceiling_tflops']:.1f} TFLOP/s", flush=True)
     for name, stage, images in ROWS if given.device == "cuda" else [("unic_b", 0, 4), ("unic_l", 0, 4)]:
         if time.monotonic() > until - 45:

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unicscale.assembly import Parts, assemble
 from unicscale.cost import costs
-from unicscale.cost.dry_run import Synthetic, Unsaved, shortened
+from unicscale.dry_run.rehearsal import Synthetic, Unsaved, shortened
 from unicscale.objective.loss import distil
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe

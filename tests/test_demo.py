@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import components
+from tests.kit import places
 from unicscale import demo
 from unicscale.errors import CheckpointError
 from unicscale.recipe import load
@@ -46,6 +48,22 @@ def test_its_page_tells_the_story_in_its_own_numbers(story: Path) -> None:
     assert "What the patch tokens see" in page and "Depth beside the truth" in page
     better = "classes" if held["scores"]["classes"]["mIoU"] > held["scores"]["dense"]["mIoU"] else "dense"
     assert re.search(f"&#x27;{better}&#x27; is the better one on [^;.]*mIoU", page)
+
+
+def test_its_page_says_what_the_second_stage_and_each_part_bring(story: Path) -> None:
+    page = (story / "report" / "index.html").read_text()
+    assert "after stage &#x27;low&#x27;, 48 px" in page and "after stage &#x27;high&#x27;, 64 px" in page
+    assert "What each part of the method adds" in page and "Not this run: each row adds a part" in page
+    own = json.loads((story / "evaluation" / "demo.json").read_text())
+    last = own["beside"][0]["rows"][2]
+    assert last[1:] == [axis.form.format(own["scores"]["student"][axis.name]) for axis in demo.AXES]
+
+
+def test_what_each_part_adds_is_what_was_measured() -> None:
+    measured = json.loads((places.REPOSITORY / "benchmarks" / "results" / "components.json").read_text())
+    shown = json.loads(demo.PARTS.read_text())
+    assert shown == components.parts(measured["rows"], 480, 96, measured["machine"], measured["date"])
+    assert list(shown["rows"])[-1] == "+ teacher dropping"
 
 
 def test_both_stages_ran_at_their_own_size(story: Path) -> None:

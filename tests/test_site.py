@@ -73,7 +73,7 @@ def test_every_error_that_the_page_of_troubles_quotes_is_one_that_the_code_says(
     for words in quoted:
         assert words in code, words
     named = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
-    assert named == {0, 1, 2, 3, 4, 5, 6, 75}
+    assert named == {0, 1, 2, 3, 4, 5, 6, 75, 130}
 
 
 def test_every_whole_recipe_on_a_page_is_one(tmp_path: Path) -> None:
@@ -87,6 +87,27 @@ def test_every_whole_recipe_on_a_page_is_one(tmp_path: Path) -> None:
                 load(str(tmp_path / "r.yaml"), unset="keep")
                 found += 1
     assert found >= 2
+
+
+def test_what_the_pages_of_clusters_say_of_launch_is_what_it_takes() -> None:
+    from unicscale.recipe.sections import Launch
+
+    blocks = [
+        block
+        for name in ("launch.md", "administrators.md")
+        for block in re.findall(r"^```yaml\n(.*?)^```", (DOCS / name).read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    assert len(blocks) >= 4
+    for block in blocks:
+        Launch.model_validate(yaml.safe_load(block))
+
+
+def test_every_class_of_error_is_on_the_page_of_troubles() -> None:
+    from unicscale import errors
+
+    text = (DOCS / "troubleshooting.md").read_text()
+    known = {n for n, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.UserError)}
+    assert known - {"UserError"} <= set(re.findall(r"`(\w+)`", text)), "the report of a run names them as `kind`"
 
 
 def test_every_key_of_a_recipe_is_on_its_page_with_its_default() -> None:

@@ -45,7 +45,10 @@ def test_the_loss_falls_and_both_stages_are_told(run: Path) -> None:
     early, late = logged[2:6], logged[-4:]
     assert sum(r["loss"] for r in late) < sum(r["loss"] for r in early)
     assert [logged[0]["stage"], logged[-1]["stage"]] == [0, 1]
-    assert {"loss/one", "loss/two/cls/cos", "keep/one", "lr", "grad_norm", "time/teachers"} <= logged[-1].keys()
+    assert {"loss/one", "loss/two/cls/cos", "keep/one", "lr", "grad_norm", "time/teachers", "time/projector"} <= logged[
+        -1
+    ].keys()
+    assert all(0 < r["mfu"] < 2 for r in logged), "a share; a busy host's ceiling may be measured too low"
 
 
 def test_the_log_of_rank_0_has_the_steps_however_the_run_was_started(run: Path) -> None:

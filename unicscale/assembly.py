@@ -93,14 +93,9 @@ def assemble(
     found = checkpoint.find(run.checkpoints, world, facts, recipe)
     progress = found.progress if found else Progress()
     plan = Plan.of(
-        recipe.stages,
-        images_per_epoch=loader.images_per_epoch,
-        images_per_step=recipe.data.images_per_step,
-        standardize=recipe.standardize,
-        track=recipe.track,
-        save=recipe.save,
-        evaluate=recipe.evaluate,
-    )
+        recipe.stages, images_per_epoch=loader.images_per_epoch, images_per_step=recipe.data.images_per_step,
+        standardize=recipe.standardize, track=recipe.track, save=recipe.save, evaluate=recipe.evaluate,
+    )  # fmt: skip
     size = max(plan.stages[progress.stage].sizes)  # the stage that the checkpoint was in, not the one it leads to
     widths = Teachers.widths_of(recipe.teachers)
     student = build_student(recipe.student, recipe.projector, widths, size, recipe.data.channels)

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from unicscale.assembly import Parts, assemble, survey
+from unicscale.cost.limit import limit_of
 from unicscale.errors import BlewUp, DataError, ReachedLimit, StoppedOnRequest
 from unicscale.evaluate.during import during, refuse_unfit, score_of
 from unicscale.objective.loss import compared, distil
@@ -34,7 +35,8 @@ def train(recipe: Recipe, *, fresh: bool = False, max_steps: int | None = None) 
                 with watchdog, explained(world.rank, watchdog), held_garbage():
                     parts = assemble(recipe, world, run, loader=loader)
                     try:
-                        loop(parts, Phases(world.device, watchdog), max_steps)
+                        limit = limit_of(recipe, parts.plan, world)
+                        loop(parts, Phases(world.device, watchdog, limit), max_steps)
                     except BlewUp:  # on all ranks alike; skipped steps moved nothing, so nothing is lost
                         parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
                         raise
@@ -68,7 +70,8 @@ def loop(parts: Parts, phase: Phases, max_steps: int | None = None) -> None:
             phase("teachers")
             targets = teachers(to_teachers, key=draws["key"], observe=plan.momentum(progress.step) > 0, late=late)
             phase("student")
-            guess = engine.student(to_student)
+            with phase.apart(engine.student):
+                guess = engine.student(to_student)
             known = teachers.known(late=late) | draws
             loss = distil(guess.answers, targets, balance=parts.balance, world=world, **known, **loss_of)
             phase("backward")

@@ -10,7 +10,7 @@ import pytest
 from tests.kit import places
 from tests.kit.toys import toy
 from unicscale.cost import report
-from unicscale.cost.dry_run import rehearse
+from unicscale.dry_run import rehearse
 from unicscale.errors import TeacherError
 from unicscale.evaluate.results.compare import zoo
 from unicscale.recipe import Recipe, load

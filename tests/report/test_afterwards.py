@@ -63,6 +63,19 @@ def test_a_radar_has_the_papers_eight_axes_and_the_gains_over_the_best_teacher(t
     assert radar.radar([story(tmp_path, "c")], ["c"]) is None
 
 
+@pytest.mark.parametrize(("runs", "areas", "named"), [(3, 3, set()), (4, 0, {"run-0", "run-3"})])
+def test_of_more_than_three_runs_a_radar_has_outlines_named_where_they_lead(
+    tmp_path: Path, runs: int, areas: int, named: set[str]
+) -> None:
+    teacher = measure("teacher:dino", teacher=True, **own(50.0))
+    names = [f"run-{n}" for n in range(runs)]
+    held = [own(55.0 + n) | {"cog": 70.0 - 10 * n} for n in range(runs)]  # the last leads, but for the first at one
+    stories = [story(tmp_path, n, measure(n, **one), teacher) for n, one in zip(names, held, strict=True)]
+    [axis] = radar.radar(stories, names).axes
+    assert len(axis.patches) == areas
+    assert {text.get_text() for text in axis.texts} == named
+
+
 def test_a_radar_of_other_data_has_the_axes_that_were_measured(tmp_path: Path) -> None:
     scores = {"k-NN class": 60.0, "mIoU": 30.0, "linear": 50.0}
     one = story(tmp_path, "a", measure("student", **scores), measure("t", teacher=True, **scores))

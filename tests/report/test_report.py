@@ -326,3 +326,15 @@ def test_a_hostile_name_in_a_legend_stays_text() -> None:
     assert "<script" not in page and "<!--" not in page
     assert not re.search(r"<[^>]* onload=(?![^<]*&quot;)", page)
     assert "&lt;script&gt;alert(1)&lt;∕script&gt;</text>" in page
+
+
+def test_a_table_beside_a_result_is_shown_and_one_that_is_none_is_named() -> None:
+    run = a_run("runs/a", range(1, 4))
+    beside = {"title": "By <part>", "rows": [["", "mIoU"], ["all", "33.0"]], "says": "Not this run."}
+    for name, tables in (("demo", [beside]), ("other", [beside | {"rows": [["", "mIoU"], ["all"]]}])):
+        held = {"scores": {"student": {"mIoU": 33.0}}, "beside": tables}
+        (run.evaluation / f"{name}.json").write_text(json.dumps(held))
+    report("runs/a")
+    page = (run.report / "index.html").read_text()
+    assert "<h2>By &lt;part&gt;</h2>" in page and "Not this run." in page
+    assert "other.json is no result: beside.0.rows: Value error, its rows are not equally long" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_trackers_hear_of_a_run_that_was_resumed_under_one_id_and_of_each_step_o
             if step % 3 == 0:
                 log.event({"step": step, "images": 8 * step, "stage": 0, "val/knn": 10.0 * step})
         log.close()
-    told = [one for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")) for one in _wandb(file)]
+    told = [one for file in told_in(tmp_path) for one in wandb_of(file)]
     assert {one["id"] for one in told if "id" in one} == {"abc123"}
     assert {one["project"] for one in told if "project" in one} == {"mine"}
     assert any(one.get("seed") == "7" for one in told), "the recipe is its config"
@@ -87,7 +88,23 @@ def test_trackers_hear_of_a_run_that_was_resumed_under_one_id_and_of_each_step_o
     ]
 
 
-def _wandb(file: Path) -> list[dict[str, Any]]:
+def told_in(run: Path) -> list[Path]:
+    """wandb's files in the order they were begun, once its own process, which outlives `finish`, has written them."""
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.parent.name)
+    for _ in range(60):
+        if all("exit" in one for file in files if (one := kinds_of(file))):
+            return files
+        time.sleep(0.5)
+    return files
+
+
+def kinds_of(file: Path) -> set[str | None]:
+    from wandb.proto import wandb_internal_pb2
+
+    return {wandb_internal_pb2.Record.FromString(data).WhichOneof("record_type") for data in _pieces(file.read_bytes())}
+
+
+def wandb_of(file: Path) -> list[dict[str, Any]]:
     """What a file of wandb's holds, by wandb's own messages."""
     from wandb.proto import wandb_internal_pb2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from unicscale.cli import app
+from unicscale.commands.watch import _drawn
 from unicscale.run.folder import RunFolder
 from unicscale.run.states import State
 from unicscale.run.status import Status
@@ -34,6 +37,7 @@ def record(step: int, **more: Any) -> dict[str, Any]:
         "step": step, "images": 8 * step, "stage": int(step > 60), "launch": 1, "time": 1000.0 + 2 * step,
         "loss": 10.0 / step, "loss/one": 5.0, "loss/two": 1.0 * step, "loss/one/cls": 1.0, "keep/one": 1.0,
         "keep/two": 0.5, "time/data": 0.1, "time/student": 0.3, "memory_gib": 2.5, "images_per_second": 40.0,
+        "mfu": 0.314,
     } | more  # fmt: skip
 
 
@@ -55,10 +59,18 @@ def test_everything_that_a_running_run_says_stands_in_its_line() -> None:
     os.utime(saved, (time.time() - 90, time.time() - 90))
     said = line(replace(see(run, Status("runs/a", State.RUNNING, step=70, steps=100, eta=60.0)), silent=None))
     assert said.split("  ") == [
-        "runs/a", "running", "stage high (2/2)", "step 70/100", "epoch 7.00", "40 img/s", "stage 0:01:00 left",
+        "runs/a", "running", "stage high (2/2)", "step 70/100", "epoch 7.00", "40 img/s", "MFU 31 %",
+        "stage 0:01:00 left",
         "run 0:01:00 left", "loss 0.1506↓", "one 5.0000→", "two 66.5000↑ of 50 %", "knn 41.5", "waits for data 25 %",
         "2.5 GiB", "saved at 60, 0:01:30 ago",
     ]  # fmt: skip
+
+
+def test_a_frame_says_where_a_step_goes() -> None:
+    run = a_run("runs/a", record(1))
+    text = io.StringIO()
+    Console(file=text, width=100).print(_drawn([see(run, Status("runs/a", State.RUNNING, step=1))]))
+    assert "MFU 31 %" in text.getvalue() and "0.4 s a step: student 75 %, data 25 %" in text.getvalue()
 
 
 def test_a_stage_ends_before_the_run() -> None:
@@ -86,7 +98,7 @@ def test_a_run_that_says_nothing_for_longer_than_ever_is_told_of() -> None:
 def test_an_old_folder_that_says_nothing_of_its_stages_is_watched_too() -> None:
     run = a_run("runs/a", record(5), stages="none of ours", images_per_epoch=None)
     said = line(see(run, Status("runs/a", State.RUNNING, step=5, steps=100)))
-    assert said.startswith("runs/a  running  step 5/100  40 img/s  loss 2.0000")
+    assert said.startswith("runs/a  running  step 5/100  40 img/s  MFU 31 %  loss 2.0000")
 
 
 def test_an_empty_and_a_damaged_run_have_a_line_each() -> None:

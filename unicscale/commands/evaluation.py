@@ -133,6 +133,7 @@ def evaluate(
             outcome, whole = session.measure(models, asked, outs, world, beside)
         if world.main:
             _show(outcome, whole, outs, detail)
+            _tell(whole, outs)
         if outcome.stopped:
             kept = f"{len(outcome.results)} of its results"
             raise Interrupted(f"stopped ({outcome.stopped}): {kept} are kept; the same command measures the rest.")
@@ -152,6 +153,23 @@ def _show(outcome: Outcome, whole: dict[str, Any], outs: list[Path], detail: boo
             typer.echo("\n".join(f"  {line}" for line in text.splitlines()))
     if outcome.results:
         typer.echo("\n" + "\n".join(map(str, outs)))
+
+
+def _tell(whole: dict[str, Any], outs: list[Path]) -> None:
+    """Whoever heard of the training hears of this too, where it was written into the run."""
+    from unicscale.evaluate.results import compare
+    from unicscale.report.story import scores_of
+    from unicscale.run.folder import RunFolder
+    from unicscale.run.mirrors import Shown
+    from unicscale.run.showing import show
+
+    for out in outs if whole else ():
+        run = RunFolder(out.parent.parent)
+        if out.parent == run.evaluation and run.facts.exists():
+            (_, *heads), *rows = compare.rows_of(whole)
+            own = scores_of({out.stem: whole}, run.root.resolve().name)
+            numbers = {score: row["value"] for score, row in own.items()}
+            show(run, [Shown(f"evaluation/{out.stem}", [["score", *heads], *rows], numbers)])
 
 
 @contextmanager

@@ -47,7 +47,10 @@ def look(
     from unicscale.evaluate.pictures.look import Asked, write
     from unicscale.evaluate.pictures.look import look as see
     from unicscale.ranks.terminal import plain
+    from unicscale.report.pictures import drawn
     from unicscale.run.folder import RunFolder
+    from unicscale.run.mirrors import Shown
+    from unicscale.run.showing import show
     from unicscale.run.status import open_existing
 
     root = Path(run) if out else open_existing(_run_of(run)).root
@@ -57,6 +60,8 @@ def look(
         sheets = see(asked, world)
     folder = out or RunFolder(root).pictures
     write(folder, sheets)
+    if out is None:
+        show(RunFolder(root), [Shown(f"pictures/{n}", pictures={s.finding: drawn(s)}) for n, s in sheets.items()])
     for sheet in sheets.values():
         typer.echo(plain(f"{sheet.title}: {sheet.finding}"))
     typer.echo(plain(f"\n{os.path.relpath(folder)}" + ("" if out else f"; unicscale report {root} shows them")))

@@ -38,8 +38,22 @@ def report(
         together = Path(os.path.commonpath(list(folders)))
         out = RunFolder(found[0].root if len(found) == 1 else together).report
     page = write(stories, out)
+    if len(found) == 1:
+        _tell(found[0], out)
     typer.echo(plain(text_table(comparison(stories), shutil.get_terminal_size((80, 24)).columns)))
     typer.echo(plain(f"\n{os.path.relpath(page)}"))
+
+
+def _tell(run: RunFolder, out: Path) -> None:
+    """The figures of what was measured after training; its curves they have drawn themselves."""
+    from PIL import Image
+
+    from unicscale.run.mirrors import Shown
+    from unicscale.run.showing import show
+
+    files = [out / f"{name}.png" for name in ("radar", "checkpoints", "spare")]
+    pictures = {file.stem: Image.open(file).convert("RGB") for file in files if file.exists()}
+    show(run, [Shown("evaluation/figures", pictures=pictures)] if pictures else [])
 
 
 def _below(name: str) -> list[RunFolder]:

@@ -170,7 +170,7 @@ def run_rank(
         refuse_early(resolved, main=rank == 0)
     rendezvous.prepare(run.launch)
     if resolved.dry_run is not None:
-        from unicscale.cost.dry_run import rehearse
+        from unicscale.dry_run import rehearse
 
         page = rehearse(resolved)
         if rank == 0:

@@ -115,6 +115,10 @@ def _rows(sight: Sight) -> list[Any]:
     facts += [f"{sight.memory:.1f} GiB"] if sight.memory is not None else []
     facts += [f"saved at {sight.saved[0]}, {clock(sight.saved[1])} ago"] if sight.saved else ["nothing saved yet"]
     rows.append(Text(" · ".join(facts), style="dim"))
+    if whole := sum(sight.spent.values()):
+        most = sorted(sight.spent.items(), key=lambda one: -one[1])[:5]
+        shares = ", ".join(f"{phase} {100 * seconds / whole:.0f} %" for phase, seconds in most)
+        rows.append(Text(plain(f"{whole:.3g} s a step: {shares}"), style="dim"))
     losses = Table.grid(padding=(0, 2))
     if sight.loss is not None:
         losses.add_row("loss", f"{sight.loss.now:.4f}", sight.loss.arrow, "")

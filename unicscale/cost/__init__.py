@@ -3,7 +3,7 @@
 recipe -> shapes: the models on meta -> flops and memory: a formula each, meta where there is none
                                                           engines say what they hold (engine/facts.py)
        -> report: the page of `unicscale plan`
-       -> dry_run: the same loop on drawn pixels, and what it took beside what was planned
+       -> limit: what a step would take if the device did nothing but products, for whoever logs the share of it
 """
 
 from __future__ import annotations

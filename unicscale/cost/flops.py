@@ -9,9 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from unicscale.cost.meta import measured
+from unicscale.cost.shapes import Shapes
 from unicscale.engine.units import LADDER, stacks
+from unicscale.recipe.sections import TeacherSection
 from unicscale.student.trunk import Trunk
 from unicscale.student.trunk.plain import PlainViT
+
+
+def of_student(shapes: Shapes, size: int) -> dict[str, int]:
+    """What is trained, forward and backward."""
+    tokens = shapes.tokens(size)
+    blocks = [torch.empty(1, tokens, width, device="meta") for width in shapes.trunk.widths]
+    return {"student": trained(shapes.trunk, size), "projector": 3 * counted(shapes.projector, blocks)}
+
+
+def of_teacher(shapes: Shapes, section: TeacherSection, name: str, size: int, side: int) -> int:
+    """One forward at `side` pixels, where the student sees `size`."""
+    from unicscale.teacher.mosaic import mosaic_of
+
+    one = shapes.teachers[name]
+    mosaic = mosaic_of(one.spec, size // shapes.trunk.patch) if section.mosaic else None
+    return teacher(one, side) // (mosaic.per_row**2 if mosaic else 1)  # images on one canvas
 
 
 def encoder(module: nn.Module, patches: int, tokens: int) -> int:

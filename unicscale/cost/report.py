@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from unicscale.cost import flops, memory
 from unicscale.cost.gpus import GPUS, SHARE, Gpu
 from unicscale.cost.shapes import Shapes, numbers, on_gpus
@@ -117,19 +115,14 @@ def refuse_unfit(recipe: Recipe, shapes: Shapes, ranks: int) -> None:
 
 
 def per_image(recipe: Recipe, shapes: Shapes, size: int) -> dict[str, int]:
-    """FLOPs by part: of what is trained forward and backward, of teachers forward."""
+    """FLOPs by part, of a teacher of several sizes on the average."""
     from unicscale.teacher.grid import every_size
-    from unicscale.teacher.mosaic import mosaic_of
 
-    tokens = shapes.tokens(size)
-    blocks = [torch.empty(1, tokens, width, device="meta") for width in shapes.trunk.widths]
-    head = flops.counted(shapes.projector, blocks)
-    parts = {"student": flops.trained(shapes.trunk, size), "projector": 3 * head}
+    parts = flops.of_student(shapes, size)
     for name, one in shapes.teachers.items():
         sides = every_size(one.spec, recipe.teachers[name].resolution, size, shapes.trunk.patch, name)
-        mosaic = mosaic_of(one.spec, size // shapes.trunk.patch) if recipe.teachers[name].mosaic else None
-        at_once = mosaic.per_row**2 if mosaic else 1  # images on one canvas
-        parts[f"teacher {name}"] = sum(flops.teacher(one, side) for side in sides) // len(sides) // at_once
+        each = [flops.of_teacher(shapes, recipe.teachers[name], name, size, side) for side in sides]
+        parts[f"teacher {name}"] = sum(each) // len(each)
     return parts
 
 

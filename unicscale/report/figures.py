@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unicscale.report import afterwards, findings, radar, svg
 from unicscale.report.curves import (
+    AXIS,
     COLOURS,
     DENSITY,
     MANY,
@@ -27,7 +28,7 @@ from unicscale.report.story import Story, measured
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PHASES = ("data", "teachers", "student", "ladder", "backward", "optimizer", "boundary", "save", "evaluate")
+PHASES = ("data", "teachers", "student", "projector", "loss", "backward", "optimizer", "boundary", "save", "evaluate")
 
 
 class Kind(NamedTuple):
@@ -144,7 +145,7 @@ def _time(stories: Sequence[Story], names: Sequence[str]) -> Figure | None:
     figure, axes = canvas(1, wide=True, height=1.4 + 0.3 * len(bars))
     left = dict.fromkeys(bars, 0.0)
     handles = {}
-    for phase, colour in zip(PHASES, (*COLOURS, QUIET), strict=True):
+    for phase, colour in zip(PHASES, (*COLOURS, QUIET, AXIS), strict=True):
         widths = [bars[label].get(phase, 0.0) for label in bars]
         if not any(widths):
             continue
@@ -234,7 +235,8 @@ KINDS = (
         afterwards.spare, findings.spare,
     ),
     Kind(
-        "time", "Time", "Host seconds of a step by phase; on a GPU, work of one phase may end in the next.",
+        "time", "Time",
+        "Seconds of a step by phase; the projector forward and backward, the loss's own backward with it.",
         _time, findings.time,
     ),
 )  # fmt: skip

@@ -133,6 +133,9 @@ def _results(stories: Sequence[Story]) -> Iterator[str]:
         if any(story.results.get(title, {}).get("synthetic") for story in stories):
             remarks.append("Synthetic scenes: drawn by a program, no photographs. Depth: lower is better.")
         yield f"<p class=quiet>{' '.join(remarks)}</p>" if remarks else ""
+        for one in stories[0].results[title].get("beside", []) if len(stories) == 1 else ():
+            yield f"<h2>{shown(one['title'])}</h2>{_table(one['rows'], one['title'])}"
+            yield f"<p class=quiet>{shown(one.get('says', ''))}</p>"
 
 
 def _figure(drawn: Drawn) -> str:

@@ -13,6 +13,7 @@ from unicscale.ranks.terminal import plain
 from unicscale.report.story import SHEETS, Story
 
 ROOM = 4_000_000  # letters of pictures on a page, which shall stay below 8 MB
+ABREAST = 6  # pictures that stand side by side on a phone, under the name of their row
 GAP, HEAD, LEFT, FOOT = 8, 28, 104, 16  # pixels of a sheet as PNG: between pictures, above, before, below them
 
 
@@ -32,6 +33,8 @@ def shown(stories: Sequence[Story], names: Sequence[str]) -> Iterator[str]:
 
 def _sheet(sheet: Sheet, title: str) -> str:
     head = "".join(f"<th scope=col>{_text(name)}</th>" for name in sheet.columns)
+    across = max((len(row.cells) for row in sheet.rows), default=1)
+    form = f"style='--across:{min(across, ABREAST)}'" + (" class=long" if across > ABREAST else "")
     rows = []
     for row in sheet.rows:
         cells = (_cell(cell, row.name, sheet, number) for number, cell in enumerate(row.cells))
@@ -39,7 +42,7 @@ def _sheet(sheet: Sheet, title: str) -> str:
     return (
         f"<figure class=sheet><h2>{_text(title)}</h2>"
         f'<div class=scroll tabindex=0 role=region aria-label="{_text(f"{title}. {sheet.finding}")}">'
-        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<table {form}><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f"<figcaption><b>{_text(sheet.finding)}</b> {_text(sheet.says)}</figcaption></figure>"
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, field_validator
 
 from unicscale.errors import UserError
 from unicscale.evaluate.pictures import sheet
@@ -186,6 +186,21 @@ class Gained(BaseModel):
     gain: dict[str, FiniteFloat | None]
 
 
+class Beside(BaseModel):
+    """A table of words that belongs to a result."""
+
+    title: str
+    rows: list[list[str]] = Field(min_length=1)
+    says: str = ""
+
+    @field_validator("rows")
+    @classmethod
+    def _even(cls, rows: list[list[str]]) -> list[list[str]]:
+        if len({len(row) for row in rows}) > 1 or not rows[0]:
+            raise ValueError("its rows are not equally long")
+        return rows
+
+
 class Summary(BaseModel):
     """What a file of results must hold to be shown."""
 
@@ -193,6 +208,7 @@ class Summary(BaseModel):
     scores: dict[str, dict[str, Mark]]
     gains: dict[str, Gained] = {}
     story: list[str] = []
+    beside: list[Beside] = []
 
 
 def scores_of(results: dict[str, dict[str, Any]], *labels: str) -> dict[str, dict[str, Any]]:
@@ -224,6 +240,7 @@ def _as_suite(demo: dict[str, Any]) -> dict[str, Any]:
         "published": {},
         "synthetic": True,
         "story": demo.get("story", []),
+        "beside": demo.get("beside", []),
     }
 
 

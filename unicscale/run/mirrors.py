@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,11 +17,24 @@ from unicscale.run.status import tail
 LONG_AGO = 1 << 22  # bytes of metrics.jsonl in which the furthest step is looked for
 
 
+class Shown(NamedTuple):
+    """What was measured or seen once training was over."""
+
+    name: str  # evaluation/quick, pictures/patches
+    rows: Sequence[Sequence[str]] = ()  # a table, its heads first
+    numbers: Mapping[str, float] = {}  # by score, of the run's own student
+    pictures: Mapping[str, Any] = {}  # what it says -> PIL image
+
+
 class Mirror(Protocol):
     """Anything that repeats what metrics.jsonl records."""
 
     def write(self, record: dict[str, Any]) -> None:
         """One record, already plain numbers."""
+        ...
+
+    def show(self, shown: Shown, step: int) -> None:
+        """A table or pictures of the student of this step."""
         ...
 
     def close(self) -> None:
@@ -69,13 +83,14 @@ class Console:
             self.bar.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Steps, images/s, ETA, loss per teacher."""
+        """Steps, images/s, ETA, share of the device's limit, loss per teacher."""
         if "loss" not in record:
             return
         self.seen = record["step"]
         rate = record.get("images_per_second")
         losses = " ".join(f"{name} {record[f'loss/{name}']:.3f}" for name in self.teachers if f"loss/{name}" in record)
-        said = f"{f'{rate:.0f} img/s  ' if rate else ''}loss {record['loss']:.3f}  {losses}"
+        share = f"MFU {100 * record['mfu']:.0f} %  " if "mfu" in record else ""
+        said = f"{f'{rate:.0f} img/s  ' if rate else ''}{share}loss {record['loss']:.3f}  {losses}"
         line = f"step {self.seen}/{self.steps}  {self._left()}{said}"
         if self.bar is not None:
             self.bar.update(self.task, completed=self.seen, said=said)
@@ -90,6 +105,9 @@ class Console:
         seconds = (time.monotonic() - self.clock) / done * (self.steps - self.seen)
         hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
         return f"{hours}:{minutes:02d}:{int(seconds % 60):02d} left  "
+
+    def show(self, shown: Shown, step: int) -> None:
+        """Whoever measures prints it."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -121,6 +139,18 @@ class WandbMirror:
         if self.tracked.is_news(record):
             self.run.log({k: v for k, v in record.items() if isinstance(v, int | float)})
 
+    def show(self, shown: Shown, step: int) -> None:
+        """A wandb.Table, wandb.Images, and numbers by which its page of runs can be sorted."""
+        import wandb
+
+        said: dict[str, Any] = {f"{shown.name}/{score}": value for score, value in shown.numbers.items()}
+        if shown.rows:
+            head, *rows = shown.rows
+            said[shown.name] = wandb.Table(columns=[*head], data=[[*row] for row in rows])
+        if shown.pictures:
+            said[shown.name] = [wandb.Image(image, caption=says) for says, image in shown.pictures.items()]
+        self.run.log({"step": step} | said)
+
     def close(self) -> None:
         """wandb sends what it still holds."""
         self.run.finish()
@@ -140,6 +170,20 @@ class TensorBoardMirror:
         for name, value in record.items() if self.tracked.is_news(record) else ():
             if isinstance(value, float):
                 self.writer.add_scalar(name, value, record["step"])
+
+    def show(self, shown: Shown, step: int) -> None:
+        """Tables as text, in Markdown."""
+        import numpy as np
+
+        for score, value in shown.numbers.items():
+            self.writer.add_scalar(f"{shown.name}/{score}", value, step)
+        if shown.rows:
+            head, *rows = shown.rows
+            lines = [[*head], ["---"] * len(head), *rows]
+            self.writer.add_text(shown.name, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
+        for number, (says, image) in enumerate(shown.pictures.items()):
+            self.writer.add_image(f"{shown.name}/{number}", np.asarray(image), step, dataformats="HWC")
+            self.writer.add_text(f"{shown.name}/{number}", says, step)
 
     def close(self) -> None:
         """The file is whole."""

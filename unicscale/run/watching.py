@@ -53,6 +53,7 @@ class Sight:
     teachers: dict[str, Trend] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)  # of the images that each taught
     waits: float | None = None  # share of a step that goes into waiting for images
+    spent: dict[str, float] = field(default_factory=dict)  # seconds of a step by phase
     memory: float | None = None  # GiB, of rank 0
     saved: tuple[int, float] | None = None  # step of the newest checkpoint, and how many seconds ago
     measured: dict[str, float] = field(default_factory=dict)  # the last validation
@@ -94,6 +95,7 @@ def see(run: RunFolder, status: Status) -> Sight:
         teachers={name: trend for name in names if (trend := _trend(steps, f"loss/{name}"))},
         shares={key[5:]: value for key, value in last.items() if key.startswith("keep/")},
         waits=spent.get("data", 0.0) / whole if whole > 0 else None,
+        spent=spent,
         memory=last.get("memory_gib"),
         saved=_saved(run),
         measured=_measured(records),

@@ -124,8 +124,8 @@ def paper(name: str) -> dict[str, Any]:
     return one | {"source": f"{held['source']}, {one['source']}"}
 
 
-def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:
-    """For the terminal: a row per score, a column per model, then the best teacher and the gain over it."""
+def rows_of(whole: Mapping[str, Any], *, detail: bool = False) -> list[list[str]]:
+    """A row per score, a column per model, then the best teacher and the gain over it; heads first."""
     models = list(whole["models"])
     students = [m for m in models if not whole["models"][m]["teacher"]]
     beside = list(whole["published"].values())
@@ -145,7 +145,13 @@ def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:
             cells += [f"{over[m]:+.1f} %" if m in over else "" for m in students]
         cells += [f"{one['scores'][name]:g}" if name in one["scores"] else "" for one in beside]
         rows.append(cells)
-    lines = columns(rows, right=True)
+    return rows
+
+
+def text_table(whole: Mapping[str, Any], *, detail: bool = False) -> str:
+    """For the terminal."""
+    lines = columns(rows_of(whole, detail=detail), right=True)
+    beside = whole["published"].values()
     lines += [
         f"{one['title']}, by another protocol: {one['protocol']} ({one['source']})"
         for one in beside

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kit import contract, ranks
 from unicscale.assembly import assemble
-from unicscale.cost.dry_run import Synthetic, Unsaved, rehearse, shortened
+from unicscale.dry_run.rehearsal import Synthetic, Unsaved, rehearse, shortened
 from unicscale.errors import RecipeError
 from unicscale.ranks.watchdog import Watchdog
 from unicscale.ranks.world import World
