@@ -116,6 +116,30 @@ def test_phi_s_is_that_of_its_paper(dtype: torch.dtype) -> None:
     near(standardizer.invert(z), x["tokens"])
 
 
+@pytest.mark.parametrize("name", ["golden", "wide"])
+def test_phi_s_and_angles_are_those_that_the_public_trainer_computes(name: str) -> None:
+    held = example("public_trainer", torch.float64)
+    golden = {"tokens": example("phi_s", torch.float64)["tokens"]} | example("angle_loss", torch.float64)
+    tokens = golden["tokens"] if name == "golden" else held["phi_s/wide/tokens"]
+    standardizer = PhiS(tokens.shape[1]).double()
+    standardizer(tokens, momentum=1.0)
+    near(1 / standardizer.deviation, held[f"phi_s/{name}/alpha"].expand(tokens.shape[1]))
+    # another Hadamard matrix, and an eigenvector has no sign: behind the first, equal up to the second
+    ours = standardizer.normalise(tokens) @ standardizer.signs / tokens.shape[1] ** 0.5
+    theirs = (held[f"phi_s/{name}/targets"] @ held[f"phi_s/{name}/hadamard"]).abs()
+    # we round tokens to 2^-30 before the first update, so that ranks agree to the bit
+    torch.testing.assert_close(ours.abs(), theirs, rtol=0, atol=1e-8)
+    teacher, student = golden["teacher"], golden["student"]
+    if name == "wide":
+        teacher, student = tokens[:64], held["angle/wide/student"]
+    cone = Cone(teacher.shape[1]).double()
+    for momentum in (1.0, 0.5):  # the mean direction first; theirs counts the batch at hand, ours what came before it
+        cone(teacher, momentum=momentum)
+    near(cone.dispersion, held[f"angle/{name}/dispersion"])
+    how = dict(summary={"angle": 1.0}, spread={"t": cone.dispersion})
+    near(2 * alone(Features(student, None), Features(teacher, None), **how).total, held[f"angle/{name}/loss"])
+
+
 def test_a_restarted_rotation_is_that_of_the_new_stage_alone() -> None:
     generator = torch.Generator().manual_seed(1)
     stages = [torch.randn(3, 50, 12, generator=generator) * scale for scale in (1.0, torch.arange(1.0, 13))]
