@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.evaluate.test_dense import PATCH, colours
-from tests.kit import tiny_sets
+from tests.kit import measured, tiny_sets
+from unicscale.commands.evaluation import evaluate
 from unicscale.contracts import Features
 from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
@@ -123,3 +124,16 @@ def test_the_pairs_that_are_learnt_from_elsewhere_are_not_asked_for(tmp_path: Pa
     file.write_text(file.read_text().replace('"trg_kps": [[', '"trg_kps": [[1'))
     assert key_of(SUBJECT, task, shelf(tmp_path)).sha != before, "points are part of what was measured"
     assert len(shelf(tmp_path, limit=2).split("spair", "test")) == 2
+
+
+def test_both_stand_beside_what_other_papers_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_sets.voc(tmp_path / "data")
+    tiny_sets.spair(tmp_path / "data")
+    student, out = measured.student(tmp_path / "student"), tmp_path / "zoo.json"
+    evaluate([str(student)], data=tmp_path / "data", suite=["zoo"], out=out, beside="cradio_v4_h", **measured.FAST)
+    whole, said = json.loads(out.read_text()), capsys.readouterr().out
+    assert not whole["failed"] and {"imagenet", "ade20k", "nyud"} <= set(whole["missing"])
+    assert {"voc/mIoU", "spair/pck@0.1"} <= whole["scores"].keys() & whole["published"]["cradio_v4_h"]["scores"].keys()
+    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.startswith(("voc", "spair"))}
+    assert rows.keys() == {"voc/mIoU", "spair/pck@0.1"}, "the other two means are details"
+    assert [row[-1] for row in rows.values()] == ["87.24", "60.57"]
