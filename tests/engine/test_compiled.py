@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -11,12 +13,20 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from tests.kit.recipe import SHAPE as TINY
+from tests.kit.recipe import write_images, write_recipe
+from unicscale.assembly import assemble, survey
 from unicscale.engine import Engine, build_engine
+from unicscale.errors import ReachedLimit
 from unicscale.objective.loss import compared, distil
+from unicscale.ranks.watchdog import Watchdog
 from unicscale.ranks.world import World
-from unicscale.recipe import sections
+from unicscale.recipe import load, sections
+from unicscale.run.launches import owned_run
+from unicscale.run.phases import Phases
 from unicscale.student.model import build_student
 from unicscale.teacher.targets import Teachers
+from unicscale.train import loop
 
 SHAPE = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 14, "img_size": 56, "ffn": "swiglu"}
 CLIP = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 14, "img_size": 28, "clip_embed_dim": 48}
@@ -96,4 +106,36 @@ def test_a_stage_is_compiled_in_its_first_step_and_its_first_evaluation(graphs: 
         step.look(size)
         assert graphs() == looked, "not after an evaluation either"
         number += 3
+    assert not counters["graph_break"]
+
+
+SAM = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 128, "global_attn_indexes": [1], "window_size": 2}
+ONE = {"plugin": "dino", "weights": "random", "size": TINY}
+MOVING: dict[str, dict[str, Any]] = {
+    "windows": {"data__shift": 0.5},
+    "mosaic": {
+        "teachers": {"one": ONE, "sam": {"plugin": "sam", "weights": "random", "settings": SAM, "mosaic": True}}
+    },
+}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", MOVING)
+def test_windows_that_move_and_canvases_are_compiled_in_a_stages_first_step_alone(
+    graphs: Callable[[], int], name: str, tmp_path: Path
+) -> None:
+    file = write_recipe(tmp_path / "recipe.yaml", write_images(tmp_path / "images"), tmp_path / "run", **MOVING[name])
+    recipe, world = load(file, ["engine.compile=true", "save.every_steps=null"]), World()
+    made = []
+    with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=False) as run:
+        parts = assemble(recipe, world, run, loader=loader)
+        watchdog = Watchdog(run.logs, rank=0, size=1, timeout=60)
+        for last in (1, 8, 9, 16):  # the first step of a stage, and its last
+            with suppress(ReachedLimit):
+                loop(parts, Phases(world.device, watchdog), last)
+            made.append(graphs())
+        parts.saver.settle()
+        parts.log.close()
+    assert parts.progress.step == 16
+    assert 0 < made[0] == made[1] < made[2] == made[3]
     assert not counters["graph_break"]

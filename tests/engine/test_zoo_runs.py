@@ -17,16 +17,25 @@ pytestmark = pytest.mark.timeout(600)
 ONE = {"plugin": "dino", "weights": "random", "size": SHAPE}
 TWO = {"plugin": "dinov2", "weights": "random", "size": SHAPE | {"ffn": "swiglu"}}
 SAM = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 128, "global_attn_indexes": [1], "window_size": 2}
+DRAWN = [
+    {"name": name, "size": [32, 48], "sizes": "random", "steps": STEPS // 2, "warmup_steps": 2, "lr": {"peak": peak}}
+    for name, peak in (("low", 1e-3), ("high", 5e-4))
+]
+# two runs: a relation is between summaries, and refuses the teacher of patches alone that the second one has
 RUNS: dict[str, dict[str, Any]] = {
     # both sides drawn, statistics that start anew, summaries related to each other
     "relation": {
+        "stages": DRAWN,
         "teachers": {"one": ONE, "two": TWO | {"resolution": [32, 48]}},
         "standardize": {"kind": "running", "patches": "phi_s", "freeze_after": "5 steps", "restart": "stage"},
         "loss": {"summary": {"cosine": 1.0}, "patches": {"mse": 1.0}, "grid": "larger", "relation": {"kind": "arkd"}},
     },
-    # a teacher of patches alone, angles, windows that move
+    # a teacher of patches alone whose size is drawn, angles, windows that move
     "patches": {
-        "teachers": {"one": ONE, "two": TWO | {"tokens": ["patches"], "weight": {"patches": 2.0}}},
+        "teachers": {
+            "one": ONE,
+            "two": TWO | {"tokens": ["patches"], "weight": {"patches": 2.0}, "resolution": [32, 48]},
+        },
         "standardize": {"kind": "phi_s", "summary": "none", "freeze_after": "5 steps", "restart": "stage"},
         "loss": {"summary": {"angle": 1.0}, "patches": {"mse": 1.0}},
         "data__shift": 0.5,

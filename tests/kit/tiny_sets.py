@@ -204,6 +204,68 @@ def nyud(data: Path) -> None:
         (root / f"nyu_{split}.txt").write_text("\n".join(lines) + "\n")
 
 
+def voc(data: Path, additional: bool = True) -> None:
+    """Palette images, as the official masks are: a class for every pixel, 255 around the objects."""
+    root = data / "VOCdevkit" / "VOC2012"
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    names: dict[str, list[str]] = {"train": [], "val": [], "trainaug": []}
+    for number in range(6):
+        split = "val" if number > 3 else "train" if number < 2 else "trainaug"
+        mask = np.random.default_rng(number).integers(0, 3, (3, 4)).repeat(20, 0).repeat(20, 1).astype(np.uint8)
+        mask[:2] = 255
+        pixels = (np.minimum(mask, 2)[..., None] * np.array([80, 30, 10]) + 20).astype(np.uint8)
+        name = f"2007_{number:06d}"
+        held = Image.fromarray(mask, mode="P")
+        held.putpalette([value for one in range(256) for value in (one, 255 - one, one // 2)])
+        folders = ["SegmentationClassAug"] * (additional and split != "val") + ["SegmentationClass"] * (
+            split != "trainaug"
+        )
+        for folder in folders:
+            (root / folder).mkdir(exist_ok=True)
+            held.save(root / folder / f"{name}.png")
+        (root / "JPEGImages").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        for one in {split, "trainaug"} if split != "val" else {split}:
+            names[one].append(name)
+    for split, some in names.items():
+        if additional or split != "trainaug":
+            (lists / f"{split}.txt").write_text("\n".join(some) + "\n")
+
+
+def spair(data: Path) -> None:
+    """Images of one scene that was moved by whole patches of 8, so that what belongs together is known."""
+    root = data / "SPair-71k"
+    lines: dict[str, list[str]] = {"trn": [], "test": []}
+    for number, (split, category, moved) in enumerate(
+        [("trn", "cat", (0, 0)), ("test", "cat", (8, 16)), ("test", "cat", (0, 8)), ("test", "dog", (16, 0))]
+    ):
+        generator = np.random.default_rng(number)
+        scene = generator.integers(20, 235, (8, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)  # 64 x 64
+        names = [f"2008_{number:05d}{end}" for end in (0, 1)]
+        (root / "JPEGImages" / category).mkdir(parents=True, exist_ok=True)
+        for name, (across, down) in zip(names, ((0, 0), moved), strict=True):
+            picture = Image.fromarray(np.roll(scene, (down, across), (0, 1)))
+            # as wide again as high: the two sides are scaled apart
+            picture.resize((128, 64), Image.Resampling.NEAREST).save(
+                root / "JPEGImages" / category / f"{name}.jpg", quality=98, subsampling=0
+            )
+        points = [(12 + 8 * i, 20 + 8 * j) for i, j in ((0, 0), (2, 1), (3, 2))]
+        source, target = ([[2 * (x + a), y + d] for x, y in points] for a, d in ((0, 0), moved))
+        line = f"{number + 1:06d}-{names[0]}-{names[1]}:{category}"
+        held = {
+            "filename": line, "src_imname": f"{names[0]}.jpg", "trg_imname": f"{names[1]}.jpg", "category": category,
+            "src_imsize": [128, 64, 3], "trg_imsize": [128, 64, 3], "src_bndbox": [16, 16, 96, 56],
+            "trg_bndbox": [16, 8, 96, 60], "kps_ids": ["0", "1", "2"], "src_kps": source, "trg_kps": target,
+        }  # fmt: skip
+        (root / "PairAnnotation" / split).mkdir(parents=True, exist_ok=True)
+        (root / "PairAnnotation" / split / f"{line}.json").write_text(json.dumps(held))
+        lines[split].append(line)
+    (root / "Layout" / "large").mkdir(parents=True)
+    for split, some in lines.items():
+        (root / "Layout" / "large" / f"{split}.txt").write_text("\n".join(some) + "\n")
+
+
 EVERYTHING = (
     imagenet, relatives, cog, aircraft, cars196, dtd, eurosat, flowers, pets, food101, sun397, inat, ade20k, nyud,
 )  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kit import places, ranks
 from tests.objective.test_worlds import Asked
@@ -28,6 +29,7 @@ from unicscale.recipe import sections
 
 ZOO = places.GOLDEN / "zoo"
 VALUES: dict[str, Any] = json.loads((ZOO / "values.json").read_text())
+OPERATIONS = 209  # forward and back, two teachers, dropping; 207 in 0.1.0, which knew none of these keys
 EUPE_PATCHES = {"cosine": 0.9, "smooth_l1": 0.1}
 
 
@@ -114,6 +116,30 @@ def test_phi_s_is_that_of_its_paper(dtype: torch.dtype) -> None:
     near(z.var(0), torch.ones(12))
     near(torch.pdist(z), torch.pdist(x["tokens"]) / values["phi"])
     near(standardizer.invert(z), x["tokens"])
+
+
+@pytest.mark.parametrize("name", ["golden", "wide"])
+def test_phi_s_and_angles_are_those_that_the_public_trainer_computes(name: str) -> None:
+    held = example("public_trainer", torch.float64)
+    golden = {"tokens": example("phi_s", torch.float64)["tokens"]} | example("angle_loss", torch.float64)
+    tokens = golden["tokens"] if name == "golden" else held["phi_s/wide/tokens"]
+    standardizer = PhiS(tokens.shape[1]).double()
+    standardizer(tokens, momentum=1.0)
+    near(1 / standardizer.deviation, held[f"phi_s/{name}/alpha"].expand(tokens.shape[1]))
+    # another Hadamard matrix, and an eigenvector has no sign: behind the first, equal up to the second
+    ours = standardizer.normalise(tokens) @ standardizer.signs / tokens.shape[1] ** 0.5
+    theirs = (held[f"phi_s/{name}/targets"] @ held[f"phi_s/{name}/hadamard"]).abs()
+    # we round tokens to 2^-30 before the first update, so that ranks agree to the bit
+    torch.testing.assert_close(ours.abs(), theirs, rtol=0, atol=1e-8)
+    teacher, student = golden["teacher"], golden["student"]
+    if name == "wide":
+        teacher, student = tokens[:64], held["angle/wide/student"]
+    cone = Cone(teacher.shape[1]).double()
+    for momentum in (1.0, 0.5):  # the mean direction first; theirs counts the batch at hand, ours what came before it
+        cone(teacher, momentum=momentum)
+    near(cone.dispersion, held[f"angle/{name}/dispersion"])
+    how = dict(summary={"angle": 1.0}, spread={"t": cone.dispersion})
+    near(2 * alone(Features(student, None), Features(teacher, None), **how).total, held[f"angle/{name}/loss"])
 
 
 def test_a_restarted_rotation_is_that_of_the_new_stage_alone() -> None:
@@ -250,6 +276,28 @@ def test_moved_windows_are_compared_where_they_meet(dtype: torch.dtype) -> None:
         part = slice(i, i + 1)
         maps = (Features(None, x["student"].flatten(1, 2)[part]), Features(None, target[part]))
         near(2 * alone(*maps, patches={"mse": 1.0}, both={"t": both[part]}).total, one)
+
+
+class Computed(TorchDispatchMode):
+    """Counts operations that write numbers; views do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not (function.is_view or function.overloadpacket.__name__ == "_unsafe_view")
+        return function(*args, **(kwargs or {}))
+
+
+def test_keys_that_no_recipe_names_add_no_operation_to_the_loss() -> None:
+    section = sections.LossSection()
+    for how in ({}, section.arguments({n: sections.TeacherSection(plugin="dino") for n in "ab"})):
+        targets = {n: Features(torch.randn(4, 6), torch.randn(4, 9, 6)) for n in "ab"}
+        answers = {n: f.each(lambda t: torch.randn_like(t).requires_grad_()) for n, f in targets.items()}
+        with Computed() as computed:
+            distil(answers, targets, key=(1, 2), index=torch.arange(4), **how).sum.backward()
+        assert computed.count == OPERATIONS
 
 
 @pytest.mark.parametrize("relation", ["arkd", "rkd"])

@@ -72,7 +72,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     suite: Annotated[
         list[str],
-        typer.Option(help="quick, dense, transfer, paper, own, or tasks such as knn,ade20k,knn:FOLDER; repeatable."),
+        typer.Option(help="quick, dense, transfer, paper, zoo, own, or tasks: knn,ade20k,knn:FOLDER; repeatable."),
     ] = ["quick"],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Summary JSON; a folder of its name gets one JSON per task.")] = None,
     teachers: Annotated[bool, typer.Option("--teachers", help="Measure the teachers of each run too.")] = False,

@@ -169,7 +169,8 @@ def key_of(subject: Subject, task: Task, shelf: Shelf) -> Key:
 def looks_at(subject: Subject, task: Task) -> list[tuple[str, str]]:
     """The data sets and splits whose images a result depends on."""
     wanted = [(want.data, want.split) for want in task.wants(subject)]
-    return wanted or [(name, split) for name in task.needs for split in ("train", "test")]
+    splits = {name: ("test",) if catalogue.find(name).test_only else ("train", "test") for name in task.needs}
+    return wanted or [(name, split) for name, each in splits.items() for split in each]
 
 
 def finished(file: Path, key: str) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from unicscale.errors import RecipeError, nearest
 from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.task import Task
-from unicscale.evaluate.tasks import classify, dense, facts, heads, own, utility, zero_shot
+from unicscale.evaluate.tasks import classify, dense, facts, heads, own, points, utility, zero_shot
 from unicscale.evaluate.tasks.borrowed import Borrowed
 from unicscale.evaluate.terms import Settings
 
-EVERY = (classify, zero_shot, heads, dense, utility, facts)  # a new task: its file, and its name here
+EVERY = (classify, zero_shot, heads, dense, points, utility, facts)  # a new task: its file, and its name here
 FACTS = ("prune", "whiten", "prune_ade20k", "whiten_ade20k", "statistics", "speed")
 QUICK_LIMIT = 20_000  # images per split in the quick suite
 
@@ -27,6 +27,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("knn", "speed"),
     "dense": ("ade20k", "nyud"),
     "transfer": TRANSFER,
+    "zoo": ("knn", "zero_shot", "ade20k", "voc", "nyud", "spair"),  # what papers of the zoo report
 }
 SUITES["paper"] = ("knn", "imagenet", "zero_shot", "heads", *TRANSFER, *SUITES["dense"], *FACTS)
 

@@ -132,7 +132,8 @@ class Errors(NamedTuple):
     def total(self) -> Tensor:
         """w_s S + w_p P: (B,)"""
         tokens = (self.parts.get(name) for name in NAMES.values())
-        weighted = [w * t for w, t in zip(self.weights, tokens, strict=True) if t is not None]
+        # a weight of 1 is none: four small kernels a teacher, forward and back
+        weighted = [t if w == 1 else w * t for w, t in zip(self.weights, tokens, strict=True) if t is not None]
         return sum(weighted[1:], start=weighted[0])
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from unicscale.data.sets.images import Images
 from unicscale.errors import DataError
-from unicscale.evaluate.sets.pairs import Pairs
+from unicscale.evaluate.sets.pairs import Matches, Pairs
 
 WHOLE = 256 * 2**20  # bytes of a set that are read whole; of a larger one, every file's size, time and first bytes
 HEAD = 4096
@@ -42,7 +42,7 @@ def sha_of_images(images: Images) -> str:
     return digest.hexdigest()
 
 
-def sha_of_pairs(pairs: Pairs) -> str:
+def sha_of_pairs(pairs: Pairs | Matches) -> str:
     """Of names and contents, images and targets alike, and of what the targets mean."""
     digest = hashlib.sha256(repr(pairs.meaning).encode())
     files = [str(file) for pair in pairs for file in pair]

@@ -21,7 +21,7 @@ from unicscale.evaluate.features.extract import DTYPES, extract
 from unicscale.evaluate.features.marks import sha_of_images, sha_of_pairs
 from unicscale.evaluate.features.progress import progress
 from unicscale.evaluate.sets.catalogue import open_split
-from unicscale.evaluate.sets.pairs import Pairs
+from unicscale.evaluate.sets.pairs import Matches, Pairs
 from unicscale.evaluate.sets.subset import thin
 from unicscale.evaluate.terms import Labelled, Settings, Subject
 from unicscale.ranks.world import World
@@ -56,13 +56,15 @@ class Shelf:
         limit, seed = self.settings.limit, self.settings.seed
         if (key := (name, split, limit, seed)) not in self.opened:
             images = open_split(self.data, name, split)
-            self.opened[key] = images.thinned(limit) if isinstance(images, Pairs) else thin(images, limit, seed)
+            self.opened[key] = (
+                images.thinned(limit) if isinstance(images, Pairs | Matches) else thin(images, limit, seed)
+            )
         return self.opened[key]
 
-    def sha(self, images: Images | Pairs) -> str:
+    def sha(self, images: Images | Pairs | Matches) -> str:
         """Of a set; made once, for it reads of every file."""
         if id(images) not in self.hashed:
-            sha = sha_of_pairs(images) if isinstance(images, Pairs) else sha_of_images(images)
+            sha = sha_of_pairs(images) if isinstance(images, Pairs | Matches) else sha_of_images(images)
             self.hashed[id(images)] = images, sha
         return self.hashed[id(images)][1]
 

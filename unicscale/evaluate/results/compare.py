@@ -18,6 +18,8 @@ DETAIL = (
     "/change",
     "/k=",
     "/per class",
+    "/per keypoint",
+    "/per category",
     "/abs_rel",
     "/delta",
     "statistics/",

@@ -1,4 +1,4 @@
-"""The paper's data sets: where they are looked for, what they look like, how to get them."""
+"""The data sets of this paper and of others: where they are looked for, what they look like, how to get them."""
 
 from __future__ import annotations
 
@@ -170,6 +170,24 @@ SETS: dict[str, DataSet] = {
         "the NYU Depth v2 folder of github.com/zhyever/Monocular-Depth-Estimation-Toolbox",
         "NYUd",
         also=("nyud",),
+    ),
+    "voc": DataSet(
+        "VOCdevkit/VOC2012",
+        layouts.voc,
+        ("JPEGImages/", "SegmentationClass/", "ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt"),
+        "host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar; for the 10,582 training images of\n"
+        "  papers also SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt (SBD's masks)",
+        "VOC2012",
+        also=("VOC2012", "voc"),
+    ),
+    "spair": DataSet(
+        "SPair-71k",
+        layouts.spair,
+        ("JPEGImages/", "PairAnnotation/test/", "Layout/large/test.txt"),
+        "cvlab.postech.ac.kr/research/SPair-71k, SPair-71k.tar.gz",
+        "SPair-71k",
+        also=("spair",),
+        test_only=True,
     ),
 }
 

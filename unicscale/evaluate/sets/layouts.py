@@ -13,7 +13,7 @@ from unicscale.errors import DataError
 from unicscale.evaluate.sets import own
 from unicscale.evaluate.sets.files import Files
 from unicscale.evaluate.sets.lists import read_json, read_mat, read_pickle
-from unicscale.evaluate.sets.pairs import Pairs, mask, metres
+from unicscale.evaluate.sets.pairs import Matches, Pairs, Points, mask, metres
 
 # --- ImageNet and its relatives -------------------------------------------------------------------
 
@@ -200,6 +200,52 @@ def nyud(root: Path, split: str) -> Pairs:
     parts = [line.split() for line in lines if line.strip()]
     pairs = [(root / p[0].strip("/"), root / p[1].strip("/")) for p in parts if p[1] != "None"]
     return Pairs(str(root), _whole(root, pairs), metres, far=10.0)
+
+
+def voc(root: Path, split: str) -> Pairs:
+    """VOC2012's segmentation lists: train with the additional masks where they are, val; 0 is a class, 255 is none."""
+    lists, more = root / "ImageSets" / "Segmentation", root / "SegmentationClassAug"
+    name, masks = ("train" if split == "train" else "val"), "SegmentationClass"
+    if split == "train" and more.is_dir():
+        found = next((n for n in ("trainaug", "train_aug") if (lists / f"{n}.txt").is_file()), None)
+        if found is None:
+            raise DataError(f"{lists}: trainaug.txt is missing, which lists what {more.name} has masks of")
+        name, masks = found, more.name
+    # lists of the additional masks come as names, and as `/JPEGImages/x.jpg /SegmentationClassAug/x.png`
+    names = [Path(line.split()[0]).stem for line in (lists / f"{name}.txt").read_text().splitlines() if line.strip()]
+    pairs = [(root / "JPEGImages" / f"{n}.jpg", root / masks / f"{n}.png") for n in names]
+    return Pairs(str(root), _whole(root, pairs), mask, classes=21)
+
+
+# --- points ---------------------------------------------------------------------------------------
+
+
+def spair(root: Path, split: str) -> Matches:
+    """Layout/large/{trn,test}.txt name PairAnnotation's files, `000001-SOURCE-TARGET:CATEGORY`."""
+    part = "trn" if split == "train" else "test"
+    files = []
+    for line in (root / "Layout" / "large" / f"{part}.txt").read_text().split():
+        _, source, target = line.partition(":")[0].split("-")
+        images = root / "JPEGImages" / line.partition(":")[2]
+        # some unpack the archive where names must not have a colon
+        names = (root / "PairAnnotation" / part / f"{line.replace(':', sign)}.json" for sign in (":", "_"))
+        points = next((name for name in names if name.is_file()), None)
+        if points is None:
+            raise DataError(f"{root}: PairAnnotation/{part} has nothing for {line}")
+        files.append((images / f"{source}.jpg", images / f"{target}.jpg", points))
+    if not files:
+        raise DataError(f"{root}: no pairs are listed")
+    return Matches(str(root), files, spair_points)
+
+
+def spair_points(path: Path) -> Points:
+    """Keypoints of both images; the object's box in the target is x, y of two corners."""
+    held = read_json(path)
+    source, target = (np.asarray(held[key], dtype=np.float64).reshape(-1, 2) for key in ("src_kps", "trg_kps"))
+    left, top, right, bottom = (float(side) for side in held["trg_bndbox"])
+    if not len(source) or len(source) != len(target):
+        raise DataError(f"{path}: {len(source)} points in the source and {len(target)} in the target")
+    return Points(source, target, max(right - left, bottom - top), str(held["category"]))
 
 
 def _whole(root: Path, pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

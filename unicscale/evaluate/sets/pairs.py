@@ -1,4 +1,4 @@
-"""Images with a map each: a class for every pixel, or a depth."""
+"""Images with a map each, a class for every pixel or a depth; and images of two with points that belong together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from unicscale.data.sets.decode import FORMATS, MAX_PIXELS
 from unicscale.errors import DataError
 
 Pair = tuple[Path, Path]
+Match = tuple[Path, Path, Path]
 IGNORE = 255  # of a mask, once it is read
 MOST_CLASSES = 255  # fewer than 8 bits can say
 
@@ -41,9 +42,43 @@ class Pairs:
 
     def thinned(self, limit: int | None) -> Pairs:
         """Every n-th pair where a limit asks for fewer."""
-        if limit is None or len(self) <= limit:
-            return self
-        return replace(self, files=[self.files[i * len(self) // limit] for i in range(limit)])
+        return replace(self, files=every_nth(self.files, limit))
+
+
+class Points(NamedTuple):
+    """What is in both of two images, (x, y) in pixels; `reach`: the longer side of the object in the second."""
+
+    source: np.ndarray  # (K, 2)
+    target: np.ndarray  # (K, 2)
+    reach: float
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """A split of images of two: (source, target, points) files."""
+
+    path: str
+    files: Sequence[Match]
+    read: Callable[[Path], Points]
+    meaning: Any = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.files)
+
+    def thinned(self, limit: int | None) -> Matches:
+        """Every n-th where a limit asks for fewer."""
+        return replace(self, files=every_nth(self.files, limit))
+
+
+def every_nth(files: Sequence[Any], limit: int | None) -> Sequence[Any]:
+    """At most `limit` of them, evenly."""
+    if limit is None or len(files) <= limit:
+        return files
+    return [files[i * len(files) // limit] for i in range(limit)]
 
 
 def mask(path: Path, *, first: int = 0, ignore: int = IGNORE) -> np.ndarray:

@@ -159,4 +159,4 @@ def _check_depth(path: Path, depth: np.ndarray) -> None:
         raise DataError(f"{path}: a map of distances with at least one pixel above 0 is expected")
 
 
-TASKS: tuple[Task, ...] = (Segment(classes=150), Depth())
+TASKS: tuple[Task, ...] = (Segment(classes=150), Depth(), Segment("voc", ("voc",), classes=21))
