@@ -127,7 +127,7 @@ def test_windows_that_move_and_canvases_are_compiled_in_a_stages_first_step_alon
     file = write_recipe(tmp_path / "recipe.yaml", write_images(tmp_path / "images"), tmp_path / "run", **MOVING[name])
     recipe, world = load(file, ["engine.compile=true", "save.every_steps=null"]), World()
     made = []
-    with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=False) as run:
+    with closing(survey(recipe, world)) as loader, owned_run(recipe, world, fresh=False) as (run, recipe):
         parts = assemble(recipe, world, run, loader=loader)
         watchdog = Watchdog(run.logs, rank=0, size=1, timeout=60)
         for last in (1, 8, 9, 16):  # the first step of a stage, and its last

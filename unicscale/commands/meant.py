@@ -28,13 +28,13 @@ def autos(recipe: Recipe) -> list[str]:
     found += [(f"teachers.{name}.dtype", f"engine.dtype, {engine.dtype}".removesuffix(", auto")) for name in own]
     for name, section in recipe.teachers.items():
         if section.shard == "auto":
-            said = "by its size, which --full and `plan` weigh" if engine.kind != "plain" else f"none ({engine.kind})"
+            said = "by its size, which --full and `plan` weigh" if engine.grouped else f"none ({engine.kind})"
             found += [(f"teachers.{name}.shard", said)]
     if engine.dtype == "auto":
         found += [("engine.dtype", "bf16 on GPUs that have it, fp32 elsewhere; a run keeps what it began with")]
     if engine.compile == "auto":
         found += [("engine.compile", "true on GPUs with a C compiler, false elsewhere")]
-    if engine.reshard == "auto" and engine.kind == "fsdp2":
+    if engine.reshard == "auto" and engine.regathers:
         found += [("engine.reshard", "kept where the device has room, given back elsewhere")]
     if engine.device == "auto":
         found += [("engine.device", "the GPU of the rank where there is one, else the CPU")]

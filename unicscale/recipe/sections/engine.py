@@ -90,6 +90,11 @@ class EngineSection(Section):
         return self.kind != "plain"
 
     @property
+    def regathers(self) -> bool:
+        """Whether `reshard` is its affair: the others give gathered parameters back always, or never."""
+        return self.kind == "fsdp2"
+
+    @property
     def open(self) -> list[str]:
         """The keys that say `auto` and are settled when a run begins."""
         return [key for key in ("dtype", "compile") if getattr(self, key) == "auto"]
