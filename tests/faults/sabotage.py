@@ -102,13 +102,13 @@ def rewrite(recipe: str) -> None:
     from unicscale.assembly import assemble, survey
     from unicscale.ranks.world import World
     from unicscale.recipe import load
-    from unicscale.run.folder import open_run
+    from unicscale.run.launches import owned_run
 
-    resolved = load(recipe)
-    world = World.start(resolved.engine)
-    parts = assemble(resolved, world, open_run(resolved), loader=survey(resolved, world))
-    parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
-    parts.loader.close()
+    world = World.start(load(recipe).engine)
+    with owned_run(load(recipe), world) as (run, resolved):
+        parts = assemble(resolved, world, run, loader=survey(resolved, world))
+        parts.saver.save(parts.progress, parts.engine, parts.states, wait=True)
+        parts.loader.close()
     world.close()
 
 

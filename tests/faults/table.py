@@ -183,7 +183,7 @@ def fault_10_out_of_memory(ground: Ground, seed: int) -> None:
     step = Random(seed).randrange(4, STEPS)
     launch = Launch(recipe, sabotage=("ask_for_too_much_memory", {"step": step}))
     assert launch.wait() == [6], launch.said()
-    assert f"rank 0 ran out of memory in 'step {step}: student'" in launch.said(), launch.said()
+    assert f"rank 0 ran out of memory in 'step {step}: loss'" in launch.said(), launch.said()
     finish(recipe, 1, expected)
 
 
