@@ -248,7 +248,7 @@ def told(scores: dict[str, Scores], recipe: Recipe) -> list[str]:
     )
     behind = {name: _behind(row, scores) for name, row in scores.items()}
     order = sorted(behind, key=lambda name: -behind[name])
-    gained = [f"{axis} ({value:+.1f} %)" for axis, value in over.items() if value > 0]
+    gained = [f"{axis} ({value:+.1f} %)" for axis, value in over.items() if round(value, 1) > 0]
     return [
         f"Two frozen teachers of synthetic scenes know different things: {knows}.",
         f"{sized(recipe)} learned from both at once, in two stages: {stages}. "

@@ -96,8 +96,8 @@ def _what(origin: Origin, opened: Opened, wishes: Wishes) -> str:
         f"A vision encoder of {millions:,.1f} M parameters: {_kind(trunk)}, for images of {opened.size} pixels"
         f"{', in fp16' if wishes.half else ''}. It gives one vector for an image, the summary, and one for each of its "
         f"patches. It was distilled from {_several([one.called for one in origin.taught])} with unicscale (UNIC, "
-        "arXiv:2408.05088): it answers as they would, for classification, retrieval, segmentation or depth by a small "
-        "head of your own."
+        "arXiv:2408.05088) to stand in for them below a small head of your own: classification, retrieval, "
+        "segmentation, depth. How well it does is said under Results, and nowhere else."
     )
     if origin.unfinished:
         said += f"\n\n**Its training is not finished**: this is step {origin.step:,} of {origin.steps:,}."
@@ -182,7 +182,7 @@ def _training(origin: Origin) -> str:
         return ""
     batch, steps = origin.recipe.data.images_per_step, ""
     if origin.step is not None:
-        steps = f"{origin.step:,} steps of {batch:,} images, {origin.step * batch:,} looks in all. "
+        steps = f"{origin.step:,} steps of {batch:,} images, {origin.step * batch:,} in all, repeats counted. "
     return f"## Training\n\n{steps}The recipe:\n\n```yaml\n{public(origin.recipe)}```"
 
 

@@ -31,7 +31,7 @@ class Taught:
     @property
     def called(self) -> str:
         """Its name in the recipe, and what it is where that says something else."""
-        return self.name if self.plugin in ("", self.name) else f"{self.name} ({self.plugin})"
+        return self.name if self.plugin in ("", self.name) else f"{self.name} (plug-in {self.plugin})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,11 +165,11 @@ def test_a_card_names_teachers_licences_scores_and_an_unfinished_run() -> None:
     scores = {"knn": {"value": 85.6, "low": 85.2, "high": 86.0}, "odd": {"value": 1.0, "low": None}}
     origin = Origin("unic_l", recipe, taught, 1200, 3000, scores)
     said = card.card(origin, target, opened, Wishes(licence=card.licence_of(origin)), [], "student")
-    assert "distilled from dinov2, metaclip and mine (./mine.py:Mine)" in said
-    assert "1,200 steps of 512 images, 614,400 looks in all." in said
+    assert "distilled from dinov2, metaclip and mine (plug-in ./mine.py:Mine)" in said
+    assert "1,200 steps of 512 images, 614,400 in all, repeats counted." in said
     assert "**Its training is not finished**: this is step 1,200 of 3,000." in said
     assert "| metaclip | CC-BY-NC 4.0 | no commercial use; name the authors |" in said
-    assert "| mine (./mine.py:Mine) | ? | read it: this program does not know it |" in said
+    assert "| mine (plug-in ./mine.py:Mine) | ? | read it: this program does not know it |" in said
     assert "| knn | 85.6 | 85.2 to 86 |" in said and "| odd | 1 |  |" in said
     assert said.startswith("---\nlicense: other\n") and "dinov2: arXiv:2304.07193." in said
     assert "train.beton" in said and "/home/me" not in said and "wandb" not in said and "runs/" not in said

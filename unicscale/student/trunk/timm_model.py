@@ -13,7 +13,7 @@ from torch import nn
 
 from unicscale import rng
 from unicscale.student.trunk.base import First
-from unicscale.student.trunk.weightless import weightless, wholly
+from unicscale.student.trunk.weightless import weightless
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Wish:
 
 def wholly_on_meta(model: nn.Module) -> nn.Module:
     """A copy whose buffers are there too: shapes can be asked of it, numbers cannot."""
-    return wholly(copy.deepcopy(model))
+    return copy.deepcopy(model)._apply(lambda t: t if t.is_meta else t.to("meta"))

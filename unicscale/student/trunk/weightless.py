@@ -33,11 +33,6 @@ def weightless(create: Callable[[], M]) -> M:
     return module
 
 
-def wholly(module: M) -> M:
-    """The same without buffers' numbers too: shapes can be asked of it, nothing else. In place."""
-    return module._apply(lambda t: t if t.is_meta else t.to("meta"))
-
-
 def _on_meta(parameter: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
@@ -56,6 +51,3 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
-
-
-__all__ = ["weightless", "wholly"]
