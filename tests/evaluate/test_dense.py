@@ -14,7 +14,7 @@ from unicscale.errors import DataError
 from unicscale.evaluate.features.shelf import Shelf
 from unicscale.evaluate.metrics.probe import Schedule
 from unicscale.evaluate.tasks.dense import Depth, Segment
-from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, width_of
+from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, widths_of
 from unicscale.evaluate.terms import Settings, Subject
 from unicscale.ranks.world import World
 
@@ -76,7 +76,7 @@ def test_windows_cover_a_wide_image_and_agree_where_they_overlap(subject, shelf)
     maps = slide(subject, shelf, Asis(), image, 32)
     assert maps.shape == (3, 32, 52)
     assert (maps[0, 16] - torch.from_numpy(ramp).float()).abs().max() < 10  # half a patch of this ramp
-    assert width_of(subject, shelf, 32) == 3
+    assert widths_of(subject, shelf, 32)[0] == 3
 
 
 @pytest.mark.parametrize(("size", "patch", "expected"), [(512, 16, 512), (512, 14, 518), (480, 14, 490)])
@@ -94,6 +94,16 @@ def test_a_linear_head_on_colours_segments_coloured_classes_and_measures_depth(s
     assert list(scores) == [f"nyud/{name}" for name in ("rmse", "abs_rel", "delta1", "delta2", "delta3")]
     assert [score.higher_is_better for score in scores.values()] == [False, False, True, True, True]
     assert scores["nyud/delta1"].value <= scores["nyud/delta2"].value <= scores["nyud/delta3"].value
+
+
+def test_depth_is_measured_of_a_network_whose_summary_is_wider_than_its_patches(subject, shelf):
+    def convolutional(images: torch.Tensor) -> Features:
+        summary, patches = colours(images)
+        return Features(summary.repeat(1, 4), patches)
+
+    shelf.settings = Settings(dense_size=24, dense_steps=2, resamples=50)
+    scores = list(Depth().run(replace(subject, encode=convolutional), shelf))
+    assert scores[0].name == "nyud/rmse" and scores[0].value > 0
 
 
 def test_masks_and_maps_that_do_not_fit_are_named(subject, shelf, tmp_path):

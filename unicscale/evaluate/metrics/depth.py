@@ -22,9 +22,9 @@ QUICK = Schedule(steps=120, batch=8, lr=2e-2)  # the fine grid costs: 256 number
 class DepthHead(nn.Module):
     """Features -> depth on a grid four times as fine as the patches; the expected value over uniform bins."""
 
-    def __init__(self, width: int, low: float, high: float, bins: int = BINS) -> None:
-        super().__init__()
-        self.linear = DenseLinear(2 * width, bins)
+    def __init__(self, width: int, low: float, high: float, bins: int = BINS, summary: int | None = None) -> None:
+        super().__init__()  # a ViT's summary is as wide as its patches, a convolutional network's is not
+        self.linear = DenseLinear(width + (width if summary is None else summary), bins)
         edges = torch.linspace(low, high, bins + 1)
         self.register_buffer("centres", (edges[1:] + edges[:-1]) / 2)
 
@@ -104,7 +104,8 @@ def linear_errors(
         for rows in draws(len(train_depth), schedule, seed):
             yield train.each(lambda tokens, rows=rows: tokens[rows]), train_depth[rows]
 
-    head = fit(DepthHead(width, low, high), batches(), depth_loss, schedule)
+    summary = there(train.summary).shape[-1]
+    head = fit(DepthHead(width, low, high, summary=summary), batches(), depth_loss, schedule)
     errors = []
     with torch.no_grad():
         for first in range(0, len(test_depth), TEST_BATCH):

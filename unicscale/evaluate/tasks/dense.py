@@ -22,7 +22,7 @@ from unicscale.evaluate.metrics.segment import SegmentHead, check_masks, miou, s
 from unicscale.evaluate.score import Score, bootstrap
 from unicscale.evaluate.sets.pairs import Pairs
 from unicscale.evaluate.task import Task
-from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, width_of
+from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, widths_of
 from unicscale.evaluate.terms import Settings, Subject
 
 EIGEN = (slice(45, 471), slice(41, 601))  # NYUd's 480 x 640 images have a white frame: the customary crop
@@ -89,7 +89,7 @@ class Segment(Dense):
         size = rounded(settings.dense_size, subject.patch)
         kind = Kind(train.read, partial(_check_mask, classes))
         schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
-        head = SegmentHead(width_of(subject, shelf, size), classes).to(shelf.device)
+        head = SegmentHead(widths_of(subject, shelf, size)[0], classes).to(shelf.device)
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), segment_loss, schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
             for pair in test:
@@ -139,7 +139,8 @@ class Depth(Dense):
         size = rounded(min(480, settings.dense_size), subject.patch)
         kind = Kind(train.read, _check_depth)
         schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
-        head = DepthHead(width_of(subject, shelf, size), self.low, far).to(shelf.device)
+        patches, summary = widths_of(subject, shelf, size)
+        head = DepthHead(patches, self.low, far, summary=summary).to(shelf.device)
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), depth_loss, schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
             for pair in test:

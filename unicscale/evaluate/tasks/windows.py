@@ -108,9 +108,11 @@ def encode(subject: Subject, shelf: Shelf, pixels: Tensor) -> Features:
     return Features(*(None if tokens is None else tokens.float() for tokens in features))
 
 
-def width_of(subject: Subject, shelf: Shelf, size: int) -> int:
-    """Of its patch tokens."""
-    return there(encode(subject, shelf, torch.zeros(1, 3, size, size, dtype=torch.uint8)).patches).shape[-1]
+def widths_of(subject: Subject, shelf: Shelf, size: int) -> tuple[int, int]:
+    """Of its patch tokens and of its summary, which is as wide as they are where it has none."""
+    seen = encode(subject, shelf, torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    patches = there(seen.patches).shape[-1]
+    return patches, patches if seen.summary is None else seen.summary.shape[-1]
 
 
 @torch.no_grad()
