@@ -1,6 +1,7 @@
 """The same mathematics written plainly, and a step of ours beside it: same images, same weights, same loss.
 
     python benchmarks/plain.py [--steps 4] [--repeats 4] [--machine "2 cores, no GPU"]
+    python benchmarks/plain.py --curves 200        both learn the demo's scenes from its teachers: do their losses part?
 
 Plain: the student in eager, fp32 weights under autocast; a perceptron per block, teacher and token, whose answers are
 added up; tokens of all images for the statistics; a loop over images that drops teachers and reads every number on the
@@ -15,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unicscale import rng
+from unicscale import demo, rng
 from unicscale.contracts import Features
+from unicscale.data import scenes
 from unicscale.engine import build_engine
 from unicscale.objective.balance import TeacherDropping
 from unicscale.objective.loss import distil
 from unicscale.objective.standardize import EPS, Standardizer
 from unicscale.ranks.world import World
-from unicscale.recipe import sections
+from unicscale.recipe import load, sections
 from unicscale.student.model import Student, build_student
+from unicscale.teacher.targets import Teachers
 
 RESULTS = Path(__file__).parent / "results" / "plain.json"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -45,8 +49,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "p": 0.25,
     },
 }
-IMAGES = 8
+IMAGES, SCENES = 8, 32
 LR, DECAY, BETAS = 1e-4, 0.03, (0.9, 0.99)
+
+
+Supply = Callable[[int], tuple[Tensor, dict[str, Features]]]  # step -> pixels, and what the teachers say of them, raw
 
 
 def student_of(shape: dict[str, Any]) -> Student:
@@ -61,21 +68,21 @@ def dims_of(shape: dict[str, Any]) -> dict[str, int]:
     return {f"t{number}": dim for number, dim in enumerate(shape["teachers"])}
 
 
-def tokens_of(shape: dict[str, Any], step: int) -> dict[str, Features]:
-    """What teachers would say, raw: both sides are given the same, so that only our own part is compared."""
-    drawn = torch.Generator().manual_seed(step)
-    count = (shape["size"] // shape["patch"]) ** 2
-    return {
-        name: Features(3 * torch.randn(IMAGES, dim, generator=drawn), torch.randn(IMAGES, count, dim, generator=drawn))
-        for name, dim in dims_of(shape).items()
-    }
+def noise_of(shape: dict[str, Any]) -> Supply:
+    """Pixels and tokens by chance; both sides are given the same, so that only our own part is compared."""
 
+    def drawn(step: int) -> tuple[Tensor, dict[str, Features]]:
+        draw = torch.Generator().manual_seed(step)
+        side, count = shape["size"], (shape["size"] // shape["patch"]) ** 2
+        pixels = torch.randint(0, 256, (IMAGES, 3, side, side), dtype=torch.uint8, generator=draw)
+        return pixels, {
+            name: Features(
+                3 * torch.randn(IMAGES, dim, generator=draw), torch.randn(IMAGES, count, dim, generator=draw)
+            )
+            for name, dim in dims_of(shape).items()
+        }
 
-def images_of(shape: dict[str, Any], step: int) -> Tensor:
-    """Pixels."""
-    drawn = torch.Generator().manual_seed(1000 + step)
-    side = shape["size"]
-    return torch.randint(0, 256, (IMAGES, 3, side, side), dtype=torch.uint8, generator=drawn)
+    return drawn
 
 
 # --- ours -------------------------------------------------------------------------------------------
@@ -84,20 +91,21 @@ def images_of(shape: dict[str, Any], step: int) -> Tensor:
 class Ours:
     """The loop's own parts."""
 
-    def __init__(self, shape: dict[str, Any]) -> None:
-        self.shape = shape
+    def __init__(self, shape: dict[str, Any], supply: Supply, seed: int = 0) -> None:
+        self.shape, self.supply = shape, supply
         section = sections.EngineSection(dtype="bf16", device="cpu", weight_decay=DECAY, betas=BETAS)
-        made: dict[str, Any] = {"seed": 0, "world": World(), "micro_batches": 1, "size": shape["size"]}
+        made: dict[str, Any] = {"seed": seed, "world": World(), "micro_batches": 1, "size": shape["size"]}
         self.engine: Any = build_engine(section, student_of(shape), **made)
         self.known = {n: Features(Standardizer(d), Standardizer(d)) for n, d in dims_of(shape).items()}  # type: ignore
 
     def __call__(self, step: int) -> float:
-        raw, index = tokens_of(self.shape, step), torch.arange(IMAGES)
+        pixels, raw = self.supply(step)
+        index = torch.arange(len(pixels))
         targets = {n: Features(*(s(t, 0.5) for s, t in zip(self.known[n], raw[n], strict=True))) for n in raw}  # type: ignore
-        loss = distil(self.engine.student(images_of(self.shape, step)).answers, targets, p=self.shape["p"],
+        loss = distil(self.engine.student(pixels).answers, targets, p=self.shape["p"],
                       key=(0, step), index=index)  # fmt: skip
         self.engine.backward(loss.sum, last=True)
-        self.engine.step(LR, loss.weight)
+        self.engine.step(self.shape.get("lr", LR), loss.weight)
         return float(loss.terms["loss"])
 
 
@@ -107,8 +115,8 @@ class Ours:
 class Plain:
     """What one would write first."""
 
-    def __init__(self, shape: dict[str, Any]) -> None:
-        self.shape = shape
+    def __init__(self, shape: dict[str, Any], supply: Supply) -> None:
+        self.shape, self.supply = shape, supply
         made: dict[str, Any] = {"seed": 0, "world": World(), "micro_batches": 1, "size": shape["size"]}
         engine: Any = build_engine(sections.EngineSection(device="cpu"), student_of(shape), **made)
         self.student = engine.student  # its weights: the step below is all that differs
@@ -117,15 +125,16 @@ class Plain:
         trained = [p for p in self.student.parameters() if p.requires_grad]
         still = [p for p in trained if p.ndim < 2]
         groups = [{"params": [p for p in trained if p.ndim >= 2]}, {"params": still, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, weight_decay=DECAY)
+        self.optimizer = torch.optim.AdamW(groups, lr=shape.get("lr", LR), betas=BETAS, weight_decay=DECAY)
         self.mean = {(n, k): torch.zeros(d) for n, d in dims_of(shape).items() for k in Features._fields}
         self.deviation = {key: torch.ones_like(mean) for key, mean in self.mean.items()}
 
     def __call__(self, step: int) -> float:
+        pixels, raw = self.supply(step)
         targets = {n: Features(*(self._standardised(n, k, t) for k, t in both._asdict().items()))
-                   for n, both in tokens_of(self.shape, step).items()}  # fmt: skip
+                   for n, both in raw.items()}  # fmt: skip
         with torch.autocast("cpu", torch.bfloat16):
-            x = images_of(self.shape, step).float() / 255
+            x = pixels.float() / 255
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
             blocks, _ = self.student.trunk((x - mean) / std)
             answers = self._answers(blocks)
@@ -208,7 +217,7 @@ def turns(ours: Callable[[], object], plain: Callable[[], object], repeats: int)
 
 def steps(shape: dict[str, Any], count: int, repeats: int) -> dict[str, Any]:
     """Steps of both, whose losses must agree before their times mean anything."""
-    ours, plain = Ours(shape), Plain(shape)
+    ours, plain = Ours(shape, noise_of(shape)), Plain(shape, noise_of(shape))
     losses = [(ours(step), plain(step)) for step in range(3)]
     assert all(abs(a - b) < 2e-2 * abs(b) for a, b in losses), losses
     ratios = turns(lambda: [ours(s) for s in range(count)], lambda: [plain(s) for s in range(count)], repeats)
@@ -236,20 +245,58 @@ def dropping(images: int, teachers: int, repeats: int) -> dict[str, Any]:
     return {"ratios": ratios, "median": statistics.median(ratios)}
 
 
+def curves(count: int) -> dict[str, Any]:
+    """Losses of both on the demo's scenes, and how far another seed's student is from ours: what chance does."""
+    recipe = load(demo.RECIPE)
+    widths = Teachers.widths_of(recipe.teachers)
+    shape = {"depth": 4, "width": 96, "heads": 3, "patch": 8, "size": 48, "p": 0.25, "lr": 1e-3,
+             "teachers": [dim if isinstance(dim, int) else dim.summary for dim in widths.values()]}  # fmt: skip
+    engine: Any = Ours(shape, noise_of(shape)).engine  # teachers are placed by one
+    placed: dict[str, Any] = {"engine": engine, "engine_section": recipe.engine, "world": World()}
+    asked = Teachers.build(recipe.teachers, recipe.standardize, student_patch=8, **placed)
+
+    @lru_cache(1)  # all three are given the same
+    def supply(step: int) -> tuple[Tensor, dict[str, Features]]:
+        drawn = scenes.draw(SCENES, seed=0, size=shape["size"], first=step * SCENES).images
+        pixels = torch.from_numpy(drawn).permute(0, 3, 1, 2).contiguous()
+        said = asked(pixels, observe=False, late=True)
+        return pixels, {f"t{number}": one.each(Tensor.float) for number, one in enumerate(said.values())}
+
+    made = {"ours": Ours(shape, supply), "plain": Plain(shape, supply), "another seed": Ours(shape, supply, seed=1)}
+    found: dict[str, list[float]] = {name: [] for name in made}
+    for step in range(count):
+        for name, take in made.items():
+            found[name].append(round(take(step), 5))
+    apart = {name: _apart(found["ours"], found[name]) for name in ("plain", "another seed")}
+    return {"synthetic": True, "steps": count, "images": SCENES, "apart": apart, "losses": found}
+
+
+def _apart(one: list[float], other: list[float]) -> float:
+    """The mean relative distance of two curves."""
+    return statistics.fmean(abs(a - b) / a for a, b in zip(one, other, strict=True))
+
+
 def main() -> None:
     """Every row, one line each and one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--machine", default="2 cores, no GPU")
+    parser.add_argument("--curves", type=int, metavar="STEPS", help="losses on the demo's scenes instead of times")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    held = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if given.curves:
+        held["curves"] = curves(given.curves)
+        print(held["curves"]["apart"])
+        RESULTS.write_text(json.dumps(held, indent=1) + "\n")
+        return
     rows = {"dropping, 128 images, 4 teachers": dropping(128, 4, given.repeats)}
     rows |= {f"step, {name}": steps(shape, given.steps, given.repeats) for name, shape in SHAPES.items()}
     for name, row in rows.items():
         print(f"{name}: plain takes {row['median']:.2f} times as long")
     result = {"rows": rows, "machine": given.machine, "date": date.today().isoformat(), "torch": torch.__version__}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(held | result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,13 @@ def test_a_look_at_the_student_between_steps_changes_none(plain: Trace, reshard:
     assert losses == pytest.approx(plain.losses[:3], rel=1e-6)
 
 
+@pytest.mark.parametrize("reshard", [False, True])
+def test_gathers_that_start_ahead_of_their_turn_change_no_bit(reshard: bool) -> None:
+    case = Case("fsdp2", "bf16", accumulation=2, options=(("reshard", reshard),))
+    ahead, in_turn = (on(2, contract.hurried, case, early) for early in (True, False))
+    assert len(ahead) > 50 and all(torch.equal(ahead[name], in_turn[name]) for name in in_turn)
+
+
 def test_zero3_and_plain_survive_a_look_too(plain: Trace) -> None:
     for kind in ("plain", "zero3"):
         assert on(2, contract.evaluated, Case(kind), False) == pytest.approx(plain.losses[:3], rel=1e-6)

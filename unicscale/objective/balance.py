@@ -54,7 +54,7 @@ class TeacherDropping(Balance):
         keys = rng.keys_torch(rng.key(seed, rng.Purpose.DROP_TEACHER, step), index.to(losses.device))
         draws = rng.uniforms_torch(keys, tokens * teachers)  # (1 + N) T, B: the first T are those of the image or CLS
         draws = draws.view(tokens, teachers, -1).permute(1, 2, 0).reshape(losses.shape)
-        worst = torch.zeros_like(losses, dtype=torch.bool).scatter_(0, losses.argmax(0, keepdim=True), True)
+        worst = torch.zeros_like(losses, dtype=torch.bool).scatter_(0, losses.max(0, keepdim=True).indices, True)
         return (worst | (draws >= self.p)).to(losses.dtype)
 
 
