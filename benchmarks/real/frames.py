@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def write(packages: dict[str, Path], place: Path, depth: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         player = multiprocessing.get_context("spawn").Process(
-            target=_play_all, args=(packages["vizdoom"], unfinished, kind, maps)
+            target=_play_all, args=(packages["vizdoom"].resolve(), unfinished.resolve(), kind, maps)
         )
         player.start()
         player.join()
@@ -46,6 +47,7 @@ def write(packages: dict[str, Path], place: Path, depth: Path) -> None:
 def _play_all(package: Path, place: Path, kind: str, maps: tuple[str, ...]) -> None:
     sys.path.insert(0, str(package))
     (package / "vizdoom" / "vizdoom").chmod(0o755)  # the game itself; zipfile keeps no permissions
+    os.chdir(package)  # it writes its settings where it is started
     for name in maps:
         split = "val" if name in TEST else "train"
         count = PER_MAP["pictures" if kind == "pictures" else split]
