@@ -8,7 +8,7 @@ from unicscale.cost.flops import width_of
 from unicscale.cost.meta import ROOT, measured
 from unicscale.cost.shapes import Shapes, largest, numbers
 from unicscale.engine import engine_of
-from unicscale.engine.facts import Trained
+from unicscale.engine.facts import Held, Trained
 from unicscale.engine.units import units
 from unicscale.recipe.sections import Data, EngineSection, TeacherSection
 from unicscale.student.trunk import Trunk
@@ -32,12 +32,9 @@ def total(shapes: Shapes) -> int:
 
 def weights(shapes: Shapes, engine: EngineSection, ranks: int, device: int | None, accumulates: bool) -> dict[str, int]:
     """Master weights, what is gathered or rounded beside them, gradients, moments."""
-    blocks = units(shapes.trunk)
-    unit, widest = largest([*blocks, *units(shapes.projector)]), largest([*blocks, shapes.projector])
-    model = Trained(total(shapes), unit, widest, shapes.small)
-    held = engine_of(engine).holds(engine, model, ranks=ranks, memory=device, accumulates=accumulates)
-    masters = 4 * model.total // engine_of(engine).parts(engine, ranks)
-    moments = 8 * model.total // engine_of(engine).parts(engine, ranks)
+    held = held_by(shapes, engine, ranks, device, accumulates)
+    masters = 4 * total(shapes) // engine_of(engine).parts(engine, ranks)
+    moments = 8 * total(shapes) // engine_of(engine).parts(engine, ranks)
     return {
         "weights, fp32": 0 if held.on_host else masters,
         f"weights, gathered or {engine.dtype}": held.beside,
@@ -45,6 +42,14 @@ def weights(shapes: Shapes, engine: EngineSection, ranks: int, device: int | Non
         "optimiser": 0 if held.on_host else moments,
         "average": masters if engine.ema else 0,
     }
+
+
+def held_by(shapes: Shapes, engine: EngineSection, ranks: int, device: int | None, accumulates: bool) -> Held:
+    """What the recipe's engine says of itself."""
+    blocks = units(shapes.trunk)
+    unit, widest = largest([*blocks, *units(shapes.projector)]), largest([*blocks, shapes.projector])
+    model = Trained(total(shapes), unit, widest, shapes.small)
+    return engine_of(engine).holds(engine, model, ranks=ranks, memory=device, accumulates=accumulates)
 
 
 def teachers(

@@ -76,6 +76,7 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPU
     refuse_unfit(recipe, shapes, ranks)
     held = int(device * GIB) if device is not None and recipe.engine.device != "cpu" else None
     static = memory.weights(shapes, recipe.engine, ranks, held, accumulates=micro_batches > 1)
+    late = memory.held_by(shapes, recipe.engine, ranks, held, accumulates=micro_batches > 1).late
     placement, beside = memory.teachers(shapes, recipe.teachers, recipe.engine, ranks, held)
     can_fuse = getattr(shapes.projector, "norms", None) is False  # a ladder, on a device that gathers it as one
     fused = can_fuse and held is not None and memory.gathers_all(shapes, recipe.engine, held)
@@ -84,6 +85,8 @@ def costs(recipe: Recipe, gpus: int | None, device: float | None, gpu: Gpu = GPU
         size = max(stage.sizes)
         own = memory.activations(shapes, size, recipe.engine.checkpointing, fused=fused)
         bytes_ = static | beside | {part: micro * number for part, number in own.items()}
+        # backward frees activations as it makes gradients: the fewer of both are never there beside the others
+        bytes_["room used twice"] = -min(late, micro * sum(own.values()))
         host = memory.loader(recipe.data, size, micro)
         images = stage.steps * recipe.data.images_per_step
         stages.append(StageCosts(stage.name, size, stage.steps, images, per_image(recipe, shapes, size), bytes_, host))

@@ -23,6 +23,7 @@ class Held(NamedTuple):
 
     beside: int  # the master weights: what is gathered, or rounded to the recipe's dtype
     gradients: int
+    late: int = 0  # of the gradients: what comes into being in backward, as activations go
     on_host: bool = False  # whether master weights and moments take nothing of the device
 
 

@@ -50,7 +50,7 @@ class Fsdp2Engine(BaseEngine):
         in_flight = unit * (4 + model.small * (model.small < 4))
         rows = 4 * model.total // cls.parts(section, ranks)
         beside = (model.total if whole else unit) * model.small
-        return Held(beside, 4 * model.total if accumulates else rows + in_flight)
+        return Held(beside, 4 * model.total) if accumulates else Held(beside, rows + in_flight, late=rows)
 
     def _open(self, student: nn.Module) -> None:
         if not hasattr(self, "mesh"):  # once per run: another mesh means other process groups, which nobody takes down

@@ -42,7 +42,9 @@ class PlainEngine(BaseEngine):
         cls, section: EngineSection, model: Trained, *, ranks: int, memory: int | None, accumulates: bool
     ) -> Held:
         """Autocast's rounded copies, and whole gradients in fp32."""
-        return Held(model.total * model.small * (model.small < 4), 4 * model.total)
+        gradients = 4 * model.total
+        late = 0 if accumulates else max(0, gradients - BUCKET)  # the first bucket is there at once
+        return Held(model.total * model.small * (model.small < 4), gradients, late)
 
     @classmethod
     def places(cls, how: str, size: int, memory: int | None) -> Placement:
