@@ -3,8 +3,9 @@
     python benchmarks/evaluate.py knn        1.28 M x 1024 features against --queries queries, memory measured
     python benchmarks/evaluate.py logistic   50 k x 768, 100 classes, one C (L-BFGS) and one (lr, wd) (SGD)
     python benchmarks/evaluate.py extract    a ViT-B/16 on JPEGs of 500 x 375, and the same forward on pixels in memory
+    python benchmarks/evaluate.py tasks      k-NN and linear by `unicscale evaluate`, whole, 4,000 images, a ViT-S/14
 
-Without a name, all three. Each prints one line and adds it to a JSON file.
+Without a name, all four. Each prints one line and adds it to a JSON file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import platform
 import re
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,6 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unicscale import load
 from unicscale.data.once import open_eval
 from unicscale.evaluate.features import store
 from unicscale.evaluate.features.extract import extract
@@ -39,6 +43,7 @@ from unicscale.student.model import Student
 from unicscale.student.trunk import build_trunk
 
 BANK, WIDTH, CLASSES = 1_281_167, 1024, 1000
+TASK_IMAGES = 4000  # half of them to learn from
 
 
 def knn(given: argparse.Namespace) -> dict[str, Any]:
@@ -154,7 +159,33 @@ def extraction(given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-ROWS = {"knn": knn, "logistic": logistic, "extract": extraction}
+def tasks(given: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of the command from its start to its table, over those of the forward of the same images alone."""
+    teacher = load("teacher:dinov2", weights="random", options={"size": "small"})
+    with tempfile.TemporaryDirectory() as folder:
+        generator, place = np.random.default_rng(0), Path(folder) / "sets" / "own"
+        for number in range(TASK_IMAGES):
+            split, label = ("train", "val")[number % 2], number // 2 % 20
+            (place / split / str(label)).mkdir(parents=True, exist_ok=True)
+            small = generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            picture = Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
+            picture.save(place / split / str(label) / f"{number}.jpg")
+        asked = ["teacher:dinov2", "--weights", "dinov2=random", "--option", "dinov2.size=small", "--size", "112"]
+        where = ["--data", f"{folder}/sets", "--suite", "own", "--out", f"{folder}/out.json", "--cache", f"{folder}/c"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "unicscale", "evaluate", *asked, *where], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        pixels = torch.zeros(50, 3, 112, 112, dtype=torch.uint8)
+        teacher(pixels)
+        busy = time.process_time()
+        for _ in range(TASK_IMAGES // len(pixels)):
+            teacher(pixels)
+        busy = time.process_time() - busy
+    return {"images": TASK_IMAGES, "command, CPU s": whole, "forward, CPU s": busy, "times": whole / busy}
+
+
+ROWS = {"tasks": tasks, "knn": knn, "logistic": logistic, "extract": extraction}
 
 
 def main() -> None:
