@@ -1,4 +1,4 @@
-"""Colour as one graph of five kernels: the operations of `augment`, each worked out for all images of a batch.
+"""Colour as one graph of six kernels: the operations of `augment`, each worked out for all images of a batch.
 
 `augment` rewrites the images that drew an operation, which on a GPU is hundreds of small kernels. Here an image's
 draws are a row of one table, every operation is computed for everybody, and each image keeps what its row chose. Only
