@@ -1,4 +1,4 @@
-"""Pixels on a CUDA device against the host's, and nobody waits on their way; UNICSCALE_GPU_TESTS=cpu tries the tests."""
+"""Pixels on a CUDA device against the host's, and nobody waits on their way; UNICSCALE_GPU_TESTS=cpu tries this."""
 
 from __future__ import annotations
 
