@@ -21,6 +21,7 @@ from unicscale.interop.starting import introduce, refuse_unfit_init, weights_at
 from unicscale.objective import build_balance
 from unicscale.objective.balance import Balance
 from unicscale.objective.pairs import refuse_unfit
+from unicscale.ranks.device import settled
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
 from unicscale.recipe.plan import Plan, PlannedStage, share
@@ -80,9 +81,9 @@ def survey(recipe: Recipe, world: World) -> Loader:
     stages.refuse_lost_starts(recipe.stages)
     world.on_main(lambda: refuse_unfit_init(recipe.student, trunk, recipe.teachers, Path(recipe.out)))
     Teachers.survey(recipe.teachers, student_patch=trunk.patch, sizes=recipe.sizes, world=world)
-    return world.together(
-        lambda: open_loader(recipe.data, seed=recipe.seed, rank=world.rank, world=world.size, device=world.device)
-    )
+    place: dict[str, Any] = {"rank": world.rank, "world": world.size, "device": world.device}
+    compiled = settled(recipe.engine, world.device).compile is True
+    return world.together(lambda: open_loader(recipe.data, seed=recipe.seed, compiled=compiled, **place))
 
 
 def assemble(

@@ -17,6 +17,9 @@ from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+# whose fusions are counted, and how much a GPU computes again rather than writes
+AS_ON_A_GPU = {"cpu_backend": "triton", "realize_opcount_threshold": 30, "realize_acc_reads_threshold": 8}
+
 
 class Counted:
     """Compiles with `compiled`; `forward` and `backward` are lists, a number of kernels per graph."""
@@ -43,8 +46,8 @@ class Counted:
         results.meta.setdefault("original_output_strides", strides)
         results.meta.setdefault("user_visible_output_idxs", [])
         lowering = GraphLowering(graph, fakes, shape_env=mode.shape_env)
-        triton = patch.object(config, "cpu_backend", "triton")  # its fusions are those of a GPU
-        with triton, V.set_graph_handler(lowering), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
+        gpu = patch.multiple(config, **AS_ON_A_GPU)
+        with gpu, V.set_graph_handler(lowering), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
             lowering.run(*fakes)
             lowering._update_scheduler()
             kernels = [node for node in lowering.scheduler.nodes if not isinstance(node, NopKernelSchedulerNode)]

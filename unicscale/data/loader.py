@@ -11,11 +11,13 @@ import torch
 from unicscale.contracts import Batch, Progress
 from unicscale.data.sets.beton import Beton
 from unicscale.data.sets.images import CompiledImages, ffcv_missing, open_images
+from unicscale.data.stream.aside import aside_for
 from unicscale.data.stream.batches import Batches, Supply
 from unicscale.data.stream.damage import Damage, tell
 from unicscale.data.stream.order import Order
 from unicscale.data.stream.workers import cores
 from unicscale.data.views.crops import RandomCrop
+from unicscale.data.views.dense import colour_on
 from unicscale.recipe.plan import share
 from unicscale.recipe.sections import Data, Source
 
@@ -39,25 +41,32 @@ class Feed(Protocol):
 
 
 def open_loader(
-    section: Data, *, seed: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+    section: Data,
+    *,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    compiled: bool = False,
 ) -> Loader:
-    """The training images of a recipe, as rank `rank` of `world` sees them."""
+    """The training images of a recipe, as rank `rank` of `world` sees them; `compiled` is of colour on a GPU."""
     sources = [s if isinstance(s, Source) else Source(path=s) for s in section.train]
     micro, micro_batches = share(section.images_per_step, world, section.micro_batch)
     how = section.reader, section.max_resolution, section.resize, section.channels.count
     sets = [open_images(s.path, *how) for s in sources]
     order = Order(seed, [len(s) for s in sets], [s.weight for s in sources], section.images_per_step)
-    a = section.augment
+    a, device = section.augment, torch.device(device)
     supply = Supply(
         sets,
         order,
         crop=RandomCrop(a.scale, a.ratio, a.flip),
         how="bicubic" if section.resize == "bicubic" else "area",
-        augment=a,
+        colour=colour_on(device, a, channels=section.channels.count, compiled=compiled),
+        aside=aside_for(device),
         rank=rank,
         share=micro * micro_batches,
         micro=micro,
-        device=torch.device(device),
+        device=device,
         ahead=section.ahead,
         workers=cores() if section.workers == "auto" else section.workers,
     )

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from unicscale.contracts import Batch, Progress
-from unicscale.data.device import numbers, planes, square_pixels
+from unicscale.data.device import numbers, square_pixels
 from unicscale.data.sets.images import Images
+from unicscale.data.stream.aside import Aside, Handing
 from unicscale.data.stream.damage import Bad, Damage
 from unicscale.data.stream.fill import Filler
 from unicscale.data.stream.order import Order, Samples
 from unicscale.data.stream.workers import Workers
-from unicscale.data.views.augment import augment
 from unicscale.data.views.crops import Crop
+from unicscale.data.views.dense import Colour
 from unicscale.data.views.resize import Filter
 from unicscale.errors import DataError, LoaderError
-from unicscale.recipe.sections import Augment
 from unicscale.rng import Purpose
 
 
@@ -34,7 +34,8 @@ class Supply:
     order: Order
     crop: Crop
     how: Filter
-    augment: Augment
+    colour: Colour
+    aside: Aside
     rank: int
     share: int  # images of a step that are this rank's
     micro: int  # of them, how many at a time
@@ -59,6 +60,7 @@ class _Pending:
     pixels: Tensor  # (B, S, S, C) uint8, being filled
     futures: list[Future]
     bad: Bad
+    hand: Handing | None = None  # once it was begun
 
 
 class Batches(Iterator[Batch]):
@@ -84,12 +86,10 @@ class Batches(Iterator[Batch]):
         self._or_close(lambda: self._filled(batch))
         self.damage.note(batch.bad)
         self._given += 1
-        keys = batch.samples.keys(supply.order.seed, Purpose.COLOUR)
-        return Batch(
-            images=augment(planes(batch.pixels, supply.device), keys, supply.augment),
-            index=numbers(batch.samples.index, supply.device),
-            domain=numbers(batch.samples.domain, supply.device),
-        )
+        made = self._begun(batch)()
+        if self._pending and all(future.done() for future in self._pending[0].futures):
+            self._begun(self._pending[0])
+        return made
 
     def side(self, step: int) -> int:
         """The pixels of a step's square images."""
@@ -113,6 +113,18 @@ class Batches(Iterator[Batch]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _begun(self, batch: _Pending) -> Handing:
+        batch.hand = batch.hand or self.supply.aside.begin(lambda: self._made(batch.samples, batch.pixels))
+        return batch.hand
+
+    def _made(self, samples: Samples, pixels: Tensor) -> Batch:
+        supply = self.supply
+        return Batch(
+            images=supply.colour(pixels, samples.keys(supply.order.seed, Purpose.COLOUR)),
+            index=numbers(samples.index, supply.device),
+            domain=numbers(samples.domain, supply.device),
+        )
 
     def _filled(self, batch: _Pending) -> None:
         try:
