@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unicscale.contracts import Features, Widths, normalise
 from unicscale.data.views.shift import STUDENT, Windows
 from unicscale.engine import Engine, fill, is_sharded
+from unicscale.engine.attention import Model
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.objective import build_standardizer
@@ -24,6 +25,7 @@ from unicscale.objective.terms import precise
 from unicscale.ranks.device import settled
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
+from unicscale.recipe import Recipe
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
 from unicscale.teacher import door, fp8
 from unicscale.teacher.described import describe
@@ -31,6 +33,7 @@ from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of
 from unicscale.teacher.grid import Policy, drawn, every_size, input_size
 from unicscale.teacher.mosaic import Mosaic, mosaic_of, refuse_resizable
 from unicscale.teacher.remembered import Remembered
+from unicscale.teacher.replay import Encode, Record, Recorder, Replayed, refuse_unrecordable
 
 
 class Teachers:
@@ -59,6 +62,7 @@ class Teachers:
         self._sharded = any(is_sharded(p) for f in frozen.values() for p in f.parameters())
         self._measured = measured
         self.remembered: Remembered | None = None
+        self._encode: Mapping[str, Encode] = placed
 
     @classmethod
     def build(
@@ -79,12 +83,19 @@ class Teachers:
         )  # fmt: skip
         if engine_section.compile:
             teachers.compile()
+        if engine_section.cuda_graphs:
+            teachers.replay(Recorder())
         return teachers
 
     def compile(self) -> None:
         """What is measured of all tokens, as one graph."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         self._measured = torch.compile(measured, fullgraph=True, dynamic=False)
+
+    def replay(self, record: Record) -> None:
+        """Each teacher's forward is recorded once for every shape, and replayed."""
+        refuse_unrecordable(self._broken.device, self._sharded)
+        self._encode = {name: Replayed(name, encode, record) for name, encode in self.placed.items()}
 
     def remember(self, section: EngineSection, folder: Path) -> None:
         """Keep what teachers say, as far as the recipe wants it."""
@@ -94,6 +105,20 @@ class Teachers:
                 "  Set `shard: none` for every teacher, or leave engine.remember out."
             )
         self.remembered = Remembered.open(section, self.world or World(), folder)
+
+    def models(self, recipe: Recipe) -> dict[str, Model]:
+        """Those whose attention can be measured: all but a mosaic's, whose canvases depend on the batch."""
+        return {
+            name: Model(
+                [self.placed[name]], lambda side, name=name, section=section: frozen_of(name, section), 3,
+                sorted({side for size in recipe.sizes for side in self._sides(name, size)}),
+                next(p.dtype for p in self.frozen[name].parameters() if p.is_floating_point()), False,
+            )
+            for name, section in recipe.teachers.items() if name not in self.mosaics
+        }  # fmt: skip
+
+    def _sides(self, name: str, size: int) -> list[int]:
+        return every_size(self.frozen[name].spec, self.policies[name], size, self.student_patch, name)
 
     @staticmethod
     def survey(
@@ -178,8 +203,8 @@ class Teachers:
         spec = self.frozen[name].spec
         pixels = _pixels(images, self.frozen[name], side, prepared)
         if mosaic is None:
-            return self.placed[name](pixels)
-        patches = self.placed[name](mosaic.packed(pixels, spec.patch)).patches
+            return self._encode[name](pixels)
+        patches = self._encode[name](mosaic.packed(pixels, spec.patch)).patches
         assert patches is not None  # `refuse_unfit` has asked
         return Features(None, mosaic.cut(patches, len(images)))
 
