@@ -1,4 +1,4 @@
-"""What only a GPU can show of attention's kernels and of recorded teachers: which one ran, and that it said the same."""
+"""What only a GPU can show of attention's kernels and recorded teachers: which one ran, and that it said the same."""
 
 from __future__ import annotations
 

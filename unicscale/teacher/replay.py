@@ -31,8 +31,8 @@ class Replayed:
     """One teacher's forward: at most one recording for each size and number of images.
 
     What is handed on is a copy. The next replay writes over what this one said, and so may that of any other recording,
-    because all share their memory, in whatever order sizes are met; a copy of the tokens is next to nothing beside the
-    forward, and is nobody's but the caller's, through all micro-batches.
+    because all share their memory, in whatever order sizes are met; a copy is small beside the forward, and
+    nobody's but the caller's, through all micro-batches.
     """
 
     def __init__(self, name: str, encode: Encode, record: Record) -> None:

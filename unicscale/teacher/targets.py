@@ -112,7 +112,7 @@ class Teachers:
             name: Model(
                 [self.placed[name]], lambda side, name=name, section=section: frozen_of(name, section), 3,
                 sorted({side for size in recipe.sizes for side in self._sides(name, size)}),
-                next(p.dtype for p in self.frozen[name].parameters() if p.is_floating_point()), False,
+                next((p.dtype for p in self.frozen[name].parameters() if p.is_floating_point()), torch.float32), False,
             )
             for name, section in recipe.teachers.items() if name not in self.mosaics
         }  # fmt: skip

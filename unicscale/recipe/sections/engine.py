@@ -96,8 +96,8 @@ class EngineSection(Section):
     def _kernels_fit(self) -> EngineSection:
         if self.deterministic and self.attention not in ("auto", "torch"):
             raise ValueError(
-                f"engine.attention: {self.attention}, and engine.deterministic leaves it to torch, which knows the kernels "
-                "that give the same bits every time. Leave one out."
+                f"engine.attention: {self.attention}, and engine.deterministic leaves that to torch, which knows what "
+                "gives the same bits every time. Leave one out."
             )
         if self.cuda_graphs and self.device == "cpu":
             raise ValueError("engine.cuda_graphs records what a GPU does, and engine.device is cpu. Leave one out.")
