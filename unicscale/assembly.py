@@ -15,7 +15,7 @@ from unicscale.checkpoint import Safe, Saver
 from unicscale.contracts import Batch, Progress
 from unicscale.data.loader import Feed, Loader, open_loader
 from unicscale.data.views.shift import Windows, room, shown
-from unicscale.engine import Engine, build_engine, stages
+from unicscale.engine import Engine, attention, build_engine, stages
 from unicscale.errors import RecipeError
 from unicscale.interop.starting import introduce, refuse_unfit_init, weights_at
 from unicscale.objective import build_balance
@@ -114,6 +114,7 @@ def assemble(
         world=world,
     )
     teachers.remember(recipe.engine, run.root)
+    attention.settle(recipe, world, run.root, student, engine.student, teachers.models(recipe), resumed=bool(found))
     sources = [source.teachers if isinstance(source, Source) else None for source in recipe.data.train]
     balance = build_balance(recipe.loss.balance, list(recipe.teachers), sources).to(world.device)
     parameters = [name for name, _ in student.named_parameters()]

@@ -95,8 +95,8 @@ def test_a_stage_is_compiled_in_its_first_step_and_its_first_evaluation(graphs: 
         before = graphs()
         step(number, size)
         first = graphs()
-        blocks = 2 + 1 + 1  # the student's first drops no path; one of each teacher
-        of_tokens = 4 + 2 + 1  # moments of each width and kind, whether each teacher's are numbers, the loss
+        blocks = 1 + 1 + 1  # the student's, its first one too, which drops no path; and each teacher's
+        of_tokens = 1 + 1  # what is measured of all teachers, and the loss
         assert first - before == blocks + of_tokens + (0 if fused else 2), "the last rung is wider than the others"
         step(number + 1, size)
         assert graphs() == first, "nothing is compiled again"

@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="no CUDA device here"),
     pytest.mark.timeout(600),
 ]
+CUDA_ONLY = pytest.mark.skipif(DEVICE != "cuda", reason="a host refuses it")
 RECIPES = Path(__file__).resolve().parent.parent.parent / "recipes"
 
 
@@ -86,6 +87,10 @@ def expected(bench: Bench) -> list[float]:
         ("offloaded", {"engine__kind": "zero3", "engine__offload": {"optimizer": True}, "engine__clip": 100.0}),
         ("recomputed", {"engine__kind": "fsdp2", "engine__checkpointing": "full", "data__micro_batch": 4}),
         ("compiled", {"engine__kind": "fsdp2", "engine__compile": True}),
+        pytest.param("replayed", {"engine__cuda_graphs": True, "data__micro_batch": 4}, marks=CUDA_ONLY),
+        pytest.param("replayed-compiled", {"engine__cuda_graphs": True, "engine__compile": True}, marks=CUDA_ONLY),
+        ("efficient", {"engine__attention": "efficient", "engine__checkpointing": "full"}),
+        ("measured", {"engine__attention": "auto", "engine__checkpointing": "full"}),
     ],
 )
 def test_a_device_takes_the_steps_of_the_host(bench: Bench, expected: list[float], name: str, changes: dict) -> None:

@@ -10,7 +10,7 @@ from unicscale.contracts import Features
 from unicscale.objective.cone import Cone
 from unicscale.objective.loss import Measure, compared, distances, distil
 from unicscale.objective.phi_s import PhiS
-from unicscale.objective.standardize import Fixed, Standardizer, Unchanged, spread
+from unicscale.objective.standardize import Fixed, Standardizer, Unchanged, measured, spread
 from unicscale.recipe.sections import EngineSection
 
 OF_UNIC_L = {"dinov2": 1536, "metaclip": 1280}
@@ -82,6 +82,21 @@ def test_statistics_are_one_small_kernel_that_reads_tokens_as_they_come() -> Non
         for one, other in zip(counted.compiled(spread)(raw), spread(raw), strict=True):
             torch.testing.assert_close(one, other)
     assert counted.forward[0] <= 2, "two where a sum over many rows is cut in two"
+
+
+def test_what_is_measured_of_all_teachers_is_one_graph() -> None:
+    counted = Counted()
+    torch.manual_seed(0)
+    raw = tokens(4, OF_UNIC_L, 256, dtype=torch.bfloat16)
+    raw["metaclip"].patches[3, 7, 5] = torch.nan  # type: ignore[index]
+    said = [[*features] for features in raw.values()]
+    seen = [t for features in said for t in features]
+    with torch.no_grad():
+        found, wanted = counted.compiled(measured)(said, seen), measured(said, seen)  # type: ignore[arg-type]
+    assert found[0].tolist() == wanted[0].tolist() == [True, False]
+    for one, other in zip(found[1], wanted[1], strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+    assert len(counted.forward) == 1 and counted.forward[0] <= 12, "moments 1 each, numbers or not 2"
 
 
 def test_the_loss_is_compiled_where_the_engine_is() -> None:

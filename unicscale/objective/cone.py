@@ -33,13 +33,13 @@ class Cone(Standardizer):
         """As they are."""
         return precise(standardised)
 
-    def _moments(self, x: Tensor) -> Moments:
+    def see(self, tokens: Tensor) -> Tensor:
         """The last channel is the squared angle, so that it travels and merges with the rest."""
-        x = precise(x)
+        x = precise(tokens)
         # while no direction is known there is none to measure against
         known = self.mean.square().sum() > 0
         squared = torch.where(known, angles(x, self.mean.expand_as(x)).square(), 0.0).to(x.dtype)
-        return super()._moments(torch.cat([x, squared[:, None]], dim=1))
+        return torch.cat([x, squared[..., None]], dim=-1)
 
     @torch.no_grad()
     def _move(self, batch: Moments, momentum: float) -> None:

@@ -37,13 +37,12 @@ class PhiS(Standardizer):
         """The tokens that `normalise` made these of."""
         return torch.matmul(precise(standardised) * self.deviation, self.rotation) + self.mean
 
-    @torch.no_grad()
-    def observe(self, tokens: Tensor) -> None:
+    def see(self, tokens: Tensor) -> None:
         """Add a micro-batch to this step's sums: count, tokens, outer products; whole numbers, exact in any order.
 
         Rounded once, on the rank that sees a token, so that the covariance has the same bits however a batch is cut.
         """
-        apart = tokens.detach().reshape(-1, self.dim).double() - self.mean.double()
+        apart = tokens.reshape(-1, self.dim).double() - self.mean.double()
         whole = (apart / self._unit()).round()
         count = torch.full((1,), float(len(whole)), dtype=torch.float64, device=whole.device)
         here = torch.cat([count, whole.sum(0), (whole.mT @ whole).flatten()])

@@ -13,12 +13,23 @@ from unicscale.objective.terms import precise
 from unicscale.ranks.world import World
 
 EPS = 1e-6
+LARGEST = 1e15  # of a token: its square is still a number in fp32
 DEAD = 1e-3  # of the channels' mean deviation: what varies less is scaled as if it varied so much, for it may wake up
 
 
 def spread(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance and mean of each channel (..., D); Welford's, so a large mean costs no digits."""
-    return torch.var_mean(precise(tokens), dim=0, correction=0)
+    """Variance and mean of each channel, over all tokens (..., D); Welford's, so a large mean costs no digits."""
+    return torch.var_mean(precise(tokens.flatten(0, -2)), dim=0, correction=0)
+
+
+def all_finite(tokens: Sequence[Tensor]) -> Tensor:
+    """Whether all of them are numbers, and not so large that statistics would break."""
+    return torch.stack([(t.abs() < LARGEST).all() for t in tokens]).all()
+
+
+def measured(said: Sequence[Sequence[Tensor]], seen: Sequence[Tensor]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Whether each teacher's tokens are numbers (T,), and the spread of what was seen: compiled, one graph for all."""
+    return torch.stack([all_finite(tokens) for tokens in said]), [spread(tokens) for tokens in seen]
 
 
 def floored(deviation: Tensor) -> Tensor:
@@ -42,7 +53,6 @@ class Standardizer(nn.Module):
 
     running_mean: Tensor  # (D,) fp32
     running_deviation: Tensor  # (D,) fp32
-    spread = staticmethod(spread)  # whoever compiles hands over the compiled one
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -89,7 +99,20 @@ class Standardizer(nn.Module):
     @torch.no_grad()
     def observe(self, tokens: Tensor) -> None:
         """Add a micro-batch to this step's moments."""
-        here = self._moments(tokens.detach().reshape(-1, self.dim))
+        seen = self.see(tokens)
+        if seen is not None:
+            self.note(seen, *spread(seen))
+
+    def see(self, tokens: Tensor) -> Tensor | None:
+        """What of a micro-batch is to be measured for `note` (..., D); None where nothing is left to measure."""
+        return tokens
+
+    @torch.no_grad()
+    def note(self, seen: Tensor, variance: Tensor, mean: Tensor) -> None:
+        """The spread of what it saw joins this step's moments."""
+        rows = seen.numel() // seen.shape[-1]
+        count = torch.full((), float(rows), dtype=torch.float64, device=seen.device)
+        here = Moments(count, mean.double(), variance.double() * rows)
         self._seen = here if self._seen is None else merge([self._seen, here])
 
     def update(self, momentum: float, world: World | None = None) -> None:
@@ -116,11 +139,6 @@ class Standardizer(nn.Module):
         dead = int((deviation < (1 + EPS) * DEAD * deviation.mean()).sum())
         return f"{dead} of {self.dim} channels hardly ever vary; they count little" if dead else ""
 
-    def _moments(self, x: Tensor) -> Moments:
-        variance, mean = self.spread(x)
-        count = torch.full((), float(len(x)), dtype=torch.float64, device=x.device)
-        return Moments(count, mean.double(), variance.double() * len(x))
-
     @torch.no_grad()
     def _move(self, batch: Any, momentum: float) -> None:
         deviation = (batch.m2 / (batch.count - 1)).sqrt() + EPS
@@ -135,7 +153,7 @@ class Standardizer(nn.Module):
 class Fixed(Standardizer):
     """Statistics that were read from a file."""
 
-    def observe(self, tokens: Tensor) -> None:
+    def see(self, tokens: Tensor) -> None:
         """They stay what they are."""
 
 
@@ -155,7 +173,7 @@ class Unchanged(Standardizer):
         """As they are."""
         return precise(standardised)
 
-    def observe(self, tokens: Tensor) -> None:
+    def see(self, tokens: Tensor) -> None:
         """Nothing is remembered."""
 
 

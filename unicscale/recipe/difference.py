@@ -13,7 +13,8 @@ HARMLESS = (
     "out", "track.*", "save.*", "evaluate.*", "launch.*", "dry_run*", "data.val*", "data.reader", "data.workers",
     "data.ahead", "data.micro_batch", "data.max_resolution", "data.max_bad", "teachers.*.shard", "teachers.*.compile",
     "engine.kind", "engine.compile", "engine.checkpointing", "engine.reshard", "engine.replicate", "engine.offload.*",
-    "engine.device", "engine.deterministic", "engine.remember", "engine.timeout_seconds",
+    "engine.attention", "engine.cuda_graphs", "engine.device", "engine.deterministic", "engine.remember",
+    "engine.timeout_seconds",
 )  # fmt: skip
 # another node may have the same file in another place: only the last part of these paths counts
 PATHS = ("data.train.*", "teachers.*.weights", "teachers.*.adapter", "standardize.path")

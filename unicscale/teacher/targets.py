@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from unicscale.contracts import Features, Widths, normalise
 from unicscale.data.views.shift import STUDENT, Windows
 from unicscale.engine import Engine, fill, is_sharded
+from unicscale.engine.attention import Model
 from unicscale.engine.units import compile_units
 from unicscale.errors import RecipeError, TeacherError
 from unicscale.objective import build_standardizer
 from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_grid
-from unicscale.objective.standardize import Scale, spread, update
+from unicscale.objective.standardize import LARGEST, Scale, measured, update
 from unicscale.objective.terms import precise
 from unicscale.ranks.device import settled
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
+from unicscale.recipe import Recipe
 from unicscale.recipe.sections import EngineSection, LossSection, Standardize, TeacherSection
 from unicscale.teacher import door, fp8
 from unicscale.teacher.described import describe
@@ -31,8 +33,7 @@ from unicscale.teacher.frozen import DTYPES, Frozen, cast, frozen_of, state_of
 from unicscale.teacher.grid import Policy, drawn, every_size, input_size
 from unicscale.teacher.mosaic import Mosaic, mosaic_of, refuse_resizable
 from unicscale.teacher.remembered import Remembered
-
-LARGEST = 1e15  # of a token: its square is still a number in fp32
+from unicscale.teacher.replay import Encode, Record, Recorder, Replayed, refuse_unrecordable
 
 
 class Teachers:
@@ -56,11 +57,12 @@ class Teachers:
                 if wide is not None
             }
         ).to(device)
-        self._broken = {name: torch.zeros((), dtype=torch.bool, device=device) for name in frozen}
+        self._broken = torch.zeros(len(frozen), dtype=torch.bool, device=device)
         self._remarked: set[str] = set()
         self._sharded = any(is_sharded(p) for f in frozen.values() for p in f.parameters())
-        self._all_finite = all_finite
+        self._measured = measured
         self.remembered: Remembered | None = None
+        self._encode: Mapping[str, Encode] = placed
 
     @classmethod
     def build(
@@ -81,15 +83,19 @@ class Teachers:
         )  # fmt: skip
         if engine_section.compile:
             teachers.compile()
+        if engine_section.cuda_graphs:
+            teachers.replay(Recorder())
         return teachers
 
     def compile(self) -> None:
-        """What is measured of tokens, as a few kernels that read them once."""
+        """What is measured of all tokens, as one graph."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        self._all_finite = torch.compile(all_finite, fullgraph=True, dynamic=False)
-        compiled = torch.compile(spread, fullgraph=True, dynamic=False)
-        for statistics in self.statistics.values():
-            statistics.spread = compiled  # type: ignore[assignment]
+        self._measured = torch.compile(measured, fullgraph=True, dynamic=False)
+
+    def replay(self, record: Record) -> None:
+        """Each teacher's forward is recorded once for every shape, and replayed."""
+        refuse_unrecordable(self._broken.device, self._sharded)
+        self._encode = {name: Replayed(name, encode, record) for name, encode in self.placed.items()}
 
     def remember(self, section: EngineSection, folder: Path) -> None:
         """Keep what teachers say, as far as the recipe wants it."""
@@ -99,6 +105,20 @@ class Teachers:
                 "  Set `shard: none` for every teacher, or leave engine.remember out."
             )
         self.remembered = Remembered.open(section, self.world or World(), folder)
+
+    def models(self, recipe: Recipe) -> dict[str, Model]:
+        """Those whose attention can be measured: all but a mosaic's, whose canvases depend on the batch."""
+        return {
+            name: Model(
+                [self.placed[name]], lambda side, name=name, section=section: frozen_of(name, section), 3,
+                sorted({side for size in recipe.sizes for side in self._sides(name, size)}),
+                next((p.dtype for p in self.frozen[name].parameters() if p.is_floating_point()), torch.float32), False,
+            )
+            for name, section in recipe.teachers.items() if name not in self.mosaics
+        }  # fmt: skip
+
+    def _sides(self, name: str, size: int) -> list[int]:
+        return every_size(self.frozen[name].spec, self.policies[name], size, self.student_patch, name)
 
     @staticmethod
     def survey(
@@ -137,31 +157,44 @@ class Teachers:
         without_graph = torch.no_grad if late or self._sharded else torch.inference_mode
         with without_graph():
             known = self._remembered_of(images, size, key)
-        targets: dict[str, Features] = {}
+        said, moved = dict[str, dict[str, Tensor]](), dict[str, bool]()
         for name, one in self.frozen.items():
             mosaic = mosaic_of(one.spec, grid) if name in self.mosaics else None
             side = input_size(one.spec, drawn(self.policies[name], name, key), size, self.student_patch, name)
             own = grid if mosaic else side // one.spec.patch  # cells of its map
             # on another grid a whole patch of the student's is none of the teacher's: it sees what the student sees
-            moved = isinstance(images, Windows) and own == grid
-            shown = images.of(name if moved else STUDENT) if isinstance(images, Windows) else images
+            moved[name] = isinstance(images, Windows) and own == grid
+            shown = images.of(name if moved[name] else STUDENT) if isinstance(images, Windows) else images
             side = own * one.spec.patch if mosaic else side
             with without_graph():
-                raw = known.get(name) or self._raw(name, shown, side, {} if moved else prepared, mosaic)
-            tokens = {
-                kind: said if late else said.to(torch.float32, copy=True)
-                for kind, said, wide in zip(Features._fields, raw, one.widths, strict=True)
-                if wide is not None and said is not None
+                raw = known.get(name) or self._raw(name, shown, side, {} if moved[name] else prepared, mosaic)
+            tokens = said[name] = {
+                kind: of_kind if late else of_kind.to(torch.float32, copy=True)
+                for kind, of_kind, wide in zip(Features._fields, raw, one.widths, strict=True)
+                if wide is not None and of_kind is not None
             }
             if "patches" in tokens and self.loss.grid == "student" and tokens["patches"].shape[1] != grid**2:
                 tokens["patches"] = on_grid(precise(tokens["patches"]), grid, self.loss.resize)
-            self._broken[name] |= ~self._all_finite([*tokens.values()])
-            kept = scales.get(name, Features(None, None))._asdict()
-            standardised = {kind: self._standardise(name, kind, t, observe, kept[kind]) for kind, t in tokens.items()}
-            if isinstance(images, Windows) and moved and "patches" in standardised:
+        self._measure(said, observe)
+        targets: dict[str, Features] = {}
+        for name in self.frozen:
+            kept, tokens = scales.get(name, Features(None, None))._asdict(), said.pop(name)
+            standardised = {kind: self._standardise(name, kind, t, kept[kind]) for kind, t in tokens.items()}
+            if isinstance(images, Windows) and moved[name] and "patches" in standardised:
                 standardised["patches"] = images.meet(name, standardised["patches"])
             targets[name] = Features(standardised.get("summary"), standardised.get("patches"))
         return targets
+
+    @torch.no_grad()
+    def _measure(self, said: Mapping[str, Mapping[str, Tensor]], observe: bool) -> None:
+        """Of all teachers at once, so that it is one graph where it is compiled; with `observe` for the statistics."""
+        modules: dict[str, Any] = dict(self.statistics.items())
+        each = [(modules[f"{name}/{kind}"], t) for name, tokens in said.items() for kind, t in tokens.items()]
+        asking = [(module, seen) for module, t in each if observe and (seen := module.see(t)) is not None]
+        fine, spreads = self._measured([[*tokens.values()] for tokens in said.values()], [seen for _, seen in asking])
+        self._broken |= ~fine
+        for (module, seen), found in zip(asking, spreads, strict=True):
+            module.note(seen, *found)
 
     def _raw(
         self, name: str, images: Tensor, side: int, prepared: dict[Any, Tensor], mosaic: Mosaic | None
@@ -170,8 +203,8 @@ class Teachers:
         spec = self.frozen[name].spec
         pixels = _pixels(images, self.frozen[name], side, prepared)
         if mosaic is None:
-            return self.placed[name](pixels)
-        patches = self.placed[name](mosaic.packed(pixels, spec.patch)).patches
+            return self._encode[name](pixels)
+        patches = self._encode[name](mosaic.packed(pixels, spec.patch)).patches
         assert patches is not None  # `refuse_unfit` has asked
         return Features(None, mosaic.cut(patches, len(images)))
 
@@ -198,10 +231,8 @@ class Teachers:
         for standardizer in self.statistics.values():
             standardizer.restart()  # type: ignore[operator]
 
-    def _standardise(self, name: str, kind: str, tokens: Tensor, observe: bool, scale: Scale | None) -> Tensor:
+    def _standardise(self, name: str, kind: str, tokens: Tensor, scale: Scale | None) -> Tensor:
         statistics: Any = self.statistics[f"{name}/{kind}"]
-        if observe:
-            statistics.observe(tokens)
         return tokens if scale else statistics.normalise(tokens)  # with what was known before this batch
 
     def scales(self) -> dict[str, Features]:
@@ -223,7 +254,7 @@ class Teachers:
         """Say what is odd about the teachers' tokens, each once; reads from the device, so at log steps only."""
         modules: dict[str, Any] = dict(self.statistics.items())
         found = {name.replace("/", ", "): m.odd() for name, m in modules.items()}
-        for name, broken in self._broken.items():
+        for name, broken in self.broken().items():
             found[name] = f"some of its tokens are not finite, or larger than {LARGEST:.0e}" if bool(broken) else ""
         for name, said in found.items():
             if said and name not in self._remarked:
@@ -239,7 +270,7 @@ class Teachers:
 
     def broken(self) -> dict[str, Tensor]:
         """Which teachers gave non-finite tokens since the run began; still on the device."""
-        return dict(self._broken)
+        return dict(zip(self.frozen, self._broken, strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running statistics; never the frozen weights."""
@@ -248,11 +279,6 @@ class Teachers:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Strict."""
         self.statistics.load_state_dict(state)
-
-
-def all_finite(tokens: list[Tensor]) -> Tensor:
-    """Whether all of them are numbers, and not so large that statistics would break."""
-    return torch.stack([(t.abs() < LARGEST).all() for t in tokens]).all()
 
 
 def _place(one: Frozen, section: TeacherSection, engine: Engine, defaults: EngineSection, world: World) -> nn.Module:

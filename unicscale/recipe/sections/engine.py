@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unicscale.recipe.sections.base import BelowOne, Count, NonNegative, OneOf, Positive, Section, unless
 
@@ -77,12 +77,33 @@ class EngineSection(Section):
     """Decay of an exponential average of the weights, which evaluation and export then use; null: no average."""
     remember: Annotated[Positive | None, unless(None)] = None
     """On CPUs: GiB of each host's disk for what teachers said of images that come again alike; null: nothing."""
+    attention: Annotated[Literal["auto", "torch", "cudnn", "flash", "efficient"], unless("auto")] = "auto"
+    """On GPUs: which of torch's attention kernels is tried first. `auto`: the fastest for each model and size, measured
+    as a run begins and kept in its folder; `torch`: the order that torch has. The others follow where one cannot.
+    """
+    cuda_graphs: Annotated[bool, unless(False)] = False
+    """On GPUs: record each teacher's forward once for every size, and replay it: saves the host's time where a rank has
+    few images, and takes memory for each recording. Not with sharded teachers.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU, where there is one; or say `cpu` or `cuda`."""
     deterministic: bool = False
     """On GPUs: only kernels that give the same bits every time, which are slower."""
     timeout_seconds: Positive = 600.0
     """How long ranks wait for one another before the watchdog names the missing one and ends the run."""
+
+    @model_validator(mode="after")
+    def _kernels_fit(self) -> EngineSection:
+        if self.deterministic and self.attention not in ("auto", "torch"):
+            raise ValueError(
+                f"engine.attention: {self.attention}, and engine.deterministic leaves that to torch, which knows what "
+                "gives the same bits every time. Leave one out."
+            )
+        if self.cuda_graphs and self.device == "cpu":
+            raise ValueError("engine.cuda_graphs records what a GPU does, and engine.device is cpu. Leave one out.")
+        if self.cuda_graphs and self.remember is not None:
+            raise ValueError("engine.cuda_graphs is for GPUs, engine.remember for CPUs. Leave one out.")
+        return self
 
     @property
     def grouped(self) -> bool:

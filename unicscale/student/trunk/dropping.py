@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -25,7 +26,9 @@ class KeyedDropPath(nn.Module):
         self.factor: Tensor | None = None  # (B,): 0 or 1 / (1 - p)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        # eager, a path that is never dropped costs nothing; compiled, its factor of 1 is free, and a block that has it
+        # is of the same graph as the others: whether it drops is not asked there
+        if not self.training or not (torch.compiler.is_compiling() or self.rate):
             return x
         assert self.factor is not None, "Student.set_draws comes before a training forward"
         return x * self.factor.to(x.dtype).view(-1, *[1] * (x.ndim - 1))

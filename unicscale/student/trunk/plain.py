@@ -36,9 +36,8 @@ class PlainViT(Trunk):
         self.uncovered = self.prefix if self.positions_cover_prefix else 0
         self.drop_path_step = drop_path / max(self.depth - 1, 1)  # the rate grows linearly from 0
         for i, block in enumerate(self.blocks):
-            dropping = i * self.drop_path_step > 0
-            block.drop_path1 = KeyedDropPath() if dropping else nn.Identity()
-            block.drop_path2 = KeyedDropPath() if dropping else nn.Identity()
+            for name in ("drop_path1", "drop_path2"):
+                setattr(block, name, KeyedDropPath(i * self.drop_path_step) if drop_path else nn.Identity())
         # some of timm's architectures have it without being asked
         self.layer_scale = float(getattr(getattr(self.blocks[0], "ls1", None), "init_values", 0.0))
 
