@@ -46,8 +46,8 @@ class EngineSection(Section):
     elsewhere; a run keeps what it began with.
     """
     compile: bool | Literal["auto"] = "auto"
-    """Compile student and teachers with torch.compile: faster steps on GPUs, after a slower start. `auto`: on GPUs,
-    where a C compiler is.
+    """Compile student, teachers, loss and colour with torch.compile: faster steps on GPUs, after a slower start.
+    `auto`: on GPUs, where a C compiler is.
     """
     checkpointing: Literal["none", "ladder", "blocks", "full"] = "none"
     """What is computed again in the backward pass instead of being kept: nothing, the `ladder`, the `blocks`, or
