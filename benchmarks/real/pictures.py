@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.real import originals
 from unicscale.data.stream.workers import cores
 
-STORED = 160  # pixels: a student sees crops of 112 and fewer
+STORED = 160  # pixels: a student is shown 112 of them and fewer
 QUALITY = 92
 Draw = np.random.Generator
 
