@@ -67,7 +67,8 @@ def measured(name: str, given: argparse.Namespace, teachers: int, size: int) -> 
         more = [str(given.unic.resolve())] if name == "unic" else []
         known = {"PEERS_BEGAN": str(time.time()), "OMP_NUM_THREADS": str(given.threads), "PYTHONPATH": str(ROOT)}
         command = [python, "-m", f"benchmarks.peers.{name}", asked.dumped(), *more]
-        done = subprocess.run(command, env=os.environ | known, cwd=place, capture_output=True, text=True)
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | known
+        done = subprocess.run(command, env=env, cwd=place, capture_output=True, text=True)  # imports compiled once
     line = next((line for line in done.stdout.splitlines() if MARK in line), None)
     if line is None:
         raise SystemExit(f"{name} measured nothing (exit {done.returncode}):\n{done.stderr[-2000:]}")
