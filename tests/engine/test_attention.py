@@ -55,8 +55,10 @@ class Made:
             engine_section=self.recipe.engine, world=world,
         )  # fmt: skip
 
-    def settle(self, folder: Path, time: Any, resumed: bool = False) -> attention.Chosen:
-        self.world.device = ON_A_GPU
+    def settle(
+        self, folder: Path, time: Any, resumed: bool = False, device: torch.device = ON_A_GPU
+    ) -> attention.Chosen:
+        self.world.device = device
         models = self.teachers.models(self.recipe)
         return settle(
             self.recipe, self.world, folder, self.student, self.engine.student, models, resumed=resumed, time=time
@@ -147,10 +149,36 @@ def test_what_the_recipe_says_is_not_measured(changes: dict[str, Any], tmp_path:
     assert {kernel for of in chosen.values() for kernel in of.values()} <= {changes.get("engine__attention")}
 
 
-def test_nothing_is_asked_on_a_host(made: Made, tmp_path: Path) -> None:
-    models, clock = made.teachers.models(made.recipe), Clock(flash=5.0)
-    said = settle(made.recipe, World(), tmp_path, made.student, made.engine.student, models, resumed=False, time=clock)
-    assert said == {} and not clock.asked
+def blocks(*modules: Any) -> set[bool]:
+    return {part.fused_attn for module in modules for part in module.modules() if hasattr(part, "fused_attn")}
+
+
+def on_host(made: Made, folder: Path, resumed: bool = False) -> attention.Chosen:
+    return made.settle(folder, never, resumed, torch.device("cpu"))
+
+
+def never(name: str, call: Call) -> float:
+    raise AssertionError("nothing is measured on a host")
+
+
+def test_on_a_host_attention_in_bf16_is_written_out(made: Made, tmp_path: Path) -> None:
+    everybody = made.engine.student, made.teachers.placed["one"], made.teachers.placed["two"]
+    assert blocks(*everybody) == {True}
+    plain = {"student": {32: "plain", 48: "plain"}, "one": {32: "plain", 48: "plain"}, "two": {32: "plain"}}
+    assert on_host(made, tmp_path) == plain
+    assert blocks(*everybody) == {False}
+    made.engine.resize_positions(48)
+    assert blocks(made.engine.student) == {False}, "a student that is built anew"
+    assert on_host(made, tmp_path, resumed=True) == plain, "kept"
+
+
+@pytest.mark.parametrize(("resumed", "changes"), [(True, {}), (False, {"engine__dtype": "fp32"})])
+def test_on_a_host_fp32_and_runs_of_before_are_left_alone(
+    resumed: bool, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    made = Made(tmp_path, **changes)
+    assert on_host(made, tmp_path, resumed) == {} and not (tmp_path / attention.NAME).exists()
+    assert blocks(made.engine.student, made.teachers.placed["one"]) == {True}
 
 
 def test_each_forward_puts_its_own_kernel_first_and_a_student_built_anew_does_too(made: Made, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Which of torch's attention kernels each model asks first: measured when a run begins on a GPU, and kept for the run.
 
 models on meta -> what each asks of attention, at every size -> a time per kernel -> a choice, in `attention.json`
+
+On a host nothing is measured, for runs there are repeated to the bit: in bf16, torch's one kernel takes two to four
+times as long as the products written out, and is left out; in fp32 both take as long.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
 TORCH = "torch"  # its own order
+PLAIN = "plain"  # no kernel: two products and a softmax
 WORTH = 0.98  # of the time of torch's own order: what gains less is noise
 NAME = "attention.json"
 WARM, TIMED, ROUNDS = 3, 10, 3  # calls of a kernel before it is timed, in a round, and rounds, of which the best counts
@@ -78,24 +82,47 @@ def settle(
     Rank 0 measures and everybody hears; a run that goes on keeps the choice it began with, or that it had none.
     """
     section = settled(recipe.engine, world.device)
-    if world.device.type != "cuda" or section.attention == TORCH or section.deterministic:
+    on_gpu = world.device.type == "cuda"
+    if section.attention == TORCH or (section.deterministic and on_gpu and section.attention != PLAIN):
         return {}
     models = {"student": student_of(recipe.sizes, DTYPES[section.dtype], student, current), **teachers}
-    if section.attention in BACKENDS:
+    if section.attention != "auto":
         chosen: Chosen = {name: dict.fromkeys(model.sides, section.attention) for name, model in models.items()}
     else:
         images = share(recipe.data.images_per_step, world.size, recipe.data.micro_batch)[0]
-        chosen = world.on_main(lambda: _kept(folder / NAME, resumed, lambda: measured(models, images, time)))
-        say.info("attention: %s", ", ".join(f"{n} at {s}: {k}" for n, of in chosen.items() for s, k in of.items()))
-    if not chosen:
-        return chosen
+        choose = (lambda: measured(models, images, time)) if on_gpu else (lambda: suited(models))
+        chosen = world.on_main(lambda: _kept(folder / NAME, resumed, choose))
+        if chosen:
+            say.info("attention: %s", ", ".join(f"{n} at {s}: {k}" for n, of in chosen.items() for s, k in of.items()))
+    for name, model in models.items():
+        if PLAIN in chosen.get(name, {}).values():
+            write_out(model)
+    if on_gpu and chosen:
+        _order(models, chosen)
+    return chosen
+
+
+def _order(models: Mapping[str, Model], chosen: Chosen) -> None:
+    """Each model's kernel is first from its forward on."""
     # compiled graphs on disk have the kernels that were first when they were made: those of another choice are others
     torch.compiler.config.cache_key_tag += f" attention {chosen}"
     order = Order()
     for name, model in models.items():
         for module in model.modules:
             module.register_forward_pre_hook(order.before(chosen.get(name, {})))
-    return chosen
+
+
+def suited(models: Mapping[str, Model]) -> Chosen:
+    """What a host does best."""
+    return {name: dict.fromkeys(of.sides, PLAIN) for name, of in models.items() if of.dtype is torch.bfloat16}
+
+
+def write_out(model: Model) -> None:
+    """Products and a softmax in the place of a kernel, in every block that knows both ways."""
+    parts: list[Any] = [part for module in model.modules for part in module.modules()]
+    for part in parts:
+        if hasattr(part, "fused_attn"):
+            part.fused_attn = False
 
 
 def student_of(sizes: Sequence[int], dtype: torch.dtype, student: Student, current: Any) -> Model:
@@ -181,7 +208,7 @@ class Order:
         if name == self.now:
             return
         self.held.close()
-        if name != TORCH:
+        if name in BACKENDS:
             self.held.enter_context(first(name))
         self.now = name
 
@@ -246,6 +273,8 @@ def _kept(path: Path, resumed: bool, choose: Callable[[], Chosen]) -> Chosen:
     if resumed:
         return {}
     chosen = choose()
+    if not chosen:
+        return chosen
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(chosen, indent=1) + "\n")
     os.replace(temporary, path)
@@ -256,12 +285,12 @@ def _read(path: Path) -> Chosen:
     try:
         held = json.loads(path.read_text())
         found = {name: {int(side): str(kernel) for side, kernel in of.items()} for name, of in held.items()}
-        unknown = {kernel for of in found.values() for kernel in of.values()} - {TORCH, *BACKENDS}
+        unknown = {kernel for of in found.values() for kernel in of.values()} - {TORCH, PLAIN, *BACKENDS}
     except (OSError, ValueError, AttributeError) as problem:
         raise RunError(
             f"{path} cannot be read: {problem}.\n"
             "  Remove it: a run that goes on then has torch's own order of kernels, a new one measures again."
         ) from problem
     if unknown:
-        raise RunError(f"{path} names {sorted(unknown)}; the kernels are {', '.join((TORCH, *BACKENDS))}.")
+        raise RunError(f"{path} names {sorted(unknown)}; the kernels are {', '.join((TORCH, PLAIN, *BACKENDS))}.")
     return found
