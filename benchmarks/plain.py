@@ -5,13 +5,15 @@
 
 Plain: the student in eager, fp32 weights under autocast; a perceptron per block, teacher and token, whose answers are
 added up; tokens of all images for the statistics; a loop over images that drops teachers and reads every number on the
-host. CPU seconds of the process, in turns (ABBA), medians. UNIC-B's and UNIC-L's structure, made small.
+host; over two ranks torch's DDP, every rank's tokens gathered. CPU seconds of the process, in turns (ABBA), medians.
+UNIC-B's and UNIC-L's structure, made small.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -21,16 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from unicscale import demo, rng
 from unicscale.contracts import Features
 from unicscale.data import scenes
-from unicscale.engine import build_engine
+from unicscale.engine import attention, build_engine
 from unicscale.objective.balance import TeacherDropping
 from unicscale.objective.loss import distil
-from unicscale.objective.standardize import EPS, Standardizer
+from unicscale.objective.standardize import EPS, Standardizer, update
 from unicscale.ranks.world import World
 from unicscale.recipe import load, sections
 from unicscale.student.model import Student, build_student
@@ -68,21 +72,29 @@ def dims_of(shape: dict[str, Any]) -> dict[str, int]:
     return {f"t{number}": dim for number, dim in enumerate(shape["teachers"])}
 
 
-def noise_of(shape: dict[str, Any]) -> Supply:
+def noise_of(shape: dict[str, Any], world: World) -> Supply:
     """Pixels and tokens by chance; both sides are given the same, so that only our own part is compared."""
 
     def drawn(step: int) -> tuple[Tensor, dict[str, Features]]:
         draw = torch.Generator().manual_seed(step)
         side, count = shape["size"], (shape["size"] // shape["patch"]) ** 2
         pixels = torch.randint(0, 256, (IMAGES, 3, side, side), dtype=torch.uint8, generator=draw)
-        return pixels, {
+        said = {
             name: Features(
                 3 * torch.randn(IMAGES, dim, generator=draw), torch.randn(IMAGES, count, dim, generator=draw)
             )
             for name, dim in dims_of(shape).items()
         }
+        own = own_of(world)
+        return pixels[own], {name: one.each(lambda tokens: tokens[own]) for name, one in said.items()}
 
     return drawn
+
+
+def own_of(world: World) -> slice:
+    """A rank's share of IMAGES."""
+    share = IMAGES // world.size
+    return slice(world.rank * share, (world.rank + 1) * share)
 
 
 # --- ours -------------------------------------------------------------------------------------------
@@ -91,22 +103,31 @@ def noise_of(shape: dict[str, Any]) -> Supply:
 class Ours:
     """The loop's own parts."""
 
-    def __init__(self, shape: dict[str, Any], supply: Supply, seed: int = 0) -> None:
-        self.shape, self.supply = shape, supply
+    def __init__(self, shape: dict[str, Any], supply: Supply, seed: int = 0, world: World | None = None) -> None:
+        self.shape, self.supply, self.world = shape, supply, world or World()
         section = sections.EngineSection(dtype="bf16", device="cpu", weight_decay=DECAY, betas=BETAS)
-        made: dict[str, Any] = {"seed": seed, "world": World(), "micro_batches": 1, "size": shape["size"]}
-        self.engine: Any = build_engine(section, student_of(shape), **made)
+        made: dict[str, Any] = {"seed": seed, "world": self.world, "micro_batches": 1, "size": shape["size"]}
+        student = student_of(shape)
+        self.engine: Any = build_engine(section, student, **made)
+        attention.write_out(attention.student_of([shape["size"]], torch.bfloat16, student, self.engine.student))
         self.known = {n: Features(Standardizer(d), Standardizer(d)) for n, d in dims_of(shape).items()}  # type: ignore
 
     def __call__(self, step: int) -> float:
         pixels, raw = self.supply(step)
-        index = torch.arange(len(pixels))
-        targets = {n: Features(*(s(t, 0.5) for s, t in zip(self.known[n], raw[n], strict=True))) for n in raw}  # type: ignore
+        index = torch.arange(len(pixels)) + self.world.rank * len(pixels)
+        targets = {n: Features(*(self._seen(s, t) for s, t in zip(self.known[n], raw[n], strict=True))) for n in raw}
         loss = distil(self.engine.student(pixels).answers, targets, p=self.shape["p"],
                       key=(0, step), index=index)  # fmt: skip
         self.engine.backward(loss.sum, last=True)
         self.engine.step(self.shape.get("lr", LR), loss.weight)
+        update([s for both in self.known.values() for s in both], 0.5, self.world)  # type: ignore[misc]
         return float(loss.terms["loss"])
+
+    @staticmethod
+    def _seen(standardizer: Standardizer, tokens: Tensor) -> Tensor:
+        standardised = standardizer.normalise(tokens)
+        standardizer.observe(tokens)
+        return standardised
 
 
 # --- plain ------------------------------------------------------------------------------------------
@@ -115,8 +136,8 @@ class Ours:
 class Plain:
     """What one would write first."""
 
-    def __init__(self, shape: dict[str, Any], supply: Supply) -> None:
-        self.shape, self.supply = shape, supply
+    def __init__(self, shape: dict[str, Any], supply: Supply, world: World | None = None) -> None:
+        self.shape, self.supply, self.world = shape, supply, world or World()
         made: dict[str, Any] = {"seed": 0, "world": World(), "micro_batches": 1, "size": shape["size"]}
         engine: Any = build_engine(sections.EngineSection(device="cpu"), student_of(shape), **made)
         self.student = engine.student  # its weights: the step below is all that differs
@@ -126,6 +147,9 @@ class Plain:
         still = [p for p in trained if p.ndim < 2]
         groups = [{"params": [p for p in trained if p.ndim >= 2]}, {"params": still, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=shape.get("lr", LR), betas=BETAS, weight_decay=DECAY)
+        self.answers: nn.Module = Answers(self.student, list(dims_of(shape)))
+        if self.world.size > 1:
+            self.answers = DistributedDataParallel(self.answers)
         self.mean = {(n, k): torch.zeros(d) for n, d in dims_of(shape).items() for k in Features._fields}
         self.deviation = {key: torch.ones_like(mean) for key, mean in self.mean.items()}
 
@@ -136,10 +160,12 @@ class Plain:
         with torch.autocast("cpu", torch.bfloat16):
             x = pixels.float() / 255
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-            blocks, _ = self.student.trunk((x - mean) / std)
-            answers = self._answers(blocks)
-        loss, kept, metrics = plain_loss(answers, targets, self.shape["p"], (0, step))
-        (loss / kept).backward()
+            said = self.answers((x - mean) / std)
+        answers = {name: Features(*said[2 * n : 2 * n + 2]) for n, name in enumerate(targets)}
+        loss, kept, metrics = plain_loss(answers, targets, self.shape["p"], (0, step), self.world.rank)
+        if self.world.size > 1:
+            dist.all_reduce(kept)
+        (loss * self.world.size / kept).backward()  # DDP takes the mean of what ranks found
         self.optimizer.step()
         self.optimizer.zero_grad()
         return metrics["loss"]
@@ -147,24 +173,37 @@ class Plain:
     def _standardised(self, name: str, kind: str, tokens: Tensor) -> Tensor:
         mean, deviation = self.mean[name, kind], self.deviation[name, kind]
         standardised = (tokens - mean) / (deviation + EPS)
+        if self.world.size > 1:
+            others = [torch.empty_like(tokens) for _ in range(self.world.size)]
+            dist.all_gather(others, tokens.contiguous())
+            tokens = torch.cat(others)
         seen = tokens.reshape(-1, tokens.shape[-1])
         self.mean[name, kind] = 0.5 * mean + 0.5 * seen.mean(0)
         self.deviation[name, kind] = 0.5 * deviation + 0.5 * (seen.std(0) + EPS)
         return standardised
 
-    def _answers(self, blocks: list[Tensor]) -> dict[str, Features]:
-        answers: dict[str, Features] = {}
-        for name in dims_of(self.shape):
+
+class Answers(nn.Module):
+    """A perceptron per block, teacher and kind of token, one after the other."""
+
+    def __init__(self, student: Any, names: list[str]) -> None:
+        super().__init__()
+        self.student, self.names = student, names
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # summary and patches of each teacher
+        blocks, _ = self.student.trunk(x)
+        answers: list[Tensor] = []
+        for name in self.names:
             summary, patches = torch.zeros(()), torch.zeros(())
-            for rung, x in zip(self.student.projector.rungs.values(), blocks, strict=True):
+            for rung, tokens in zip(self.student.projector.rungs.values(), blocks, strict=True):
                 heads = rung.heads[name]
-                summary, patches = summary + heads["cls"](x[:, 0]), patches + heads["patch"](x[:, 1:])
-            answers[name] = Features(summary, patches)
+                summary, patches = summary + heads["cls"](tokens[:, 0]), patches + heads["patch"](tokens[:, 1:])
+            answers += [summary, patches]
         return answers
 
 
 def plain_loss(
-    answers: dict[str, Features], targets: dict[str, Features], p: float, key: tuple[int, int]
+    answers: dict[str, Features], targets: dict[str, Features], p: float, key: tuple[int, int], rank: int = 0
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Image by image: the worst teacher stays, the others by their draw; numbers are read as they come."""
     errors: dict[str, list[Tensor]] = {}
@@ -174,15 +213,15 @@ def plain_loss(
             cosine = 1 - F.cosine_similarity(guess.float(), truth, dim=-1)
             both.append(0.5 * cosine + 0.5 * F.smooth_l1_loss(guess.float(), truth, reduction="none").mean(-1))
         errors[name] = [(both[0][b] + both[1][b].mean()) / 2 for b in range(len(target.summary))]  # type: ignore
-    return plain_dropping(errors, p, key)
+    return plain_dropping(errors, p, key, rank)
 
 
 def plain_dropping(
-    errors: dict[str, list[Tensor]], p: float, key: tuple[int, int]
+    errors: dict[str, list[Tensor]], p: float, key: tuple[int, int], rank: int = 0
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """The part that decides who teaches which image, and what is logged of it."""
     names, images = list(errors), len(next(iter(errors.values())))
-    keys = rng.keys_torch(rng.key(key[0], rng.Purpose.DROP_TEACHER, key[1]), torch.arange(images))
+    keys = rng.keys_torch(rng.key(key[0], rng.Purpose.DROP_TEACHER, key[1]), torch.arange(images) + rank * images)
     draws = rng.uniforms_torch(keys, len(names)).view(len(names), -1)
     loss, kept, means = torch.zeros(()), 0, dict.fromkeys(names, 0.0)
     for b in range(images):
@@ -215,13 +254,39 @@ def turns(ours: Callable[[], object], plain: Callable[[], object], repeats: int)
     return found
 
 
-def steps(shape: dict[str, Any], count: int, repeats: int) -> dict[str, Any]:
+def steps(shape: dict[str, Any], count: int, repeats: int, world: World | None = None) -> dict[str, Any]:
     """Steps of both, whose losses must agree before their times mean anything."""
-    ours, plain = Ours(shape, noise_of(shape)), Plain(shape, noise_of(shape))
+    world = world or World()
+    supply = noise_of(shape, world)
+    ours, plain = Ours(shape, supply, world=world), Plain(shape, supply, world)
     losses = [(ours(step), plain(step)) for step in range(3)]
     assert all(abs(a - b) < 2e-2 * abs(b) for a, b in losses), losses
     ratios = turns(lambda: [ours(s) for s in range(count)], lambda: [plain(s) for s in range(count)], repeats)
     return {"losses": losses, "ratios": ratios, "median": statistics.median(ratios)}
+
+
+def on_two(name: str, count: int, repeats: int) -> dict[str, Any]:
+    """The same over two ranks of this machine; what rank 0 measured."""
+    context = torch.multiprocessing.get_context("spawn")
+    said = context.Queue()
+    ranks = [context.Process(target=_rank, args=(rank, name, count, repeats, said)) for rank in range(2)]
+    for one in ranks:
+        one.start()
+    found = said.get()
+    for one in ranks:
+        one.join()
+    return found
+
+
+def _rank(rank: int, name: str, count: int, repeats: int, said: Any) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}  # fmt: skip
+    torch.set_num_threads(1)
+    world = World.start(sections.EngineSection(device="cpu"))
+    found = steps(SHAPES[name], count, repeats, world)
+    if world.main:
+        said.put(found)
+    world.close()
 
 
 def dropping(images: int, teachers: int, repeats: int) -> dict[str, Any]:
@@ -251,7 +316,7 @@ def curves(count: int) -> dict[str, Any]:
     widths = Teachers.widths_of(recipe.teachers)
     shape = {"depth": 4, "width": 96, "heads": 3, "patch": 8, "size": 48, "p": 0.25, "lr": 1e-3,
              "teachers": [dim if isinstance(dim, int) else dim.summary for dim in widths.values()]}  # fmt: skip
-    engine: Any = Ours(shape, noise_of(shape)).engine  # teachers are placed by one
+    engine: Any = Ours(shape, noise_of(shape, World())).engine  # teachers are placed by one
     placed: dict[str, Any] = {"engine": engine, "engine_section": recipe.engine, "world": World()}
     asked = Teachers.build(recipe.teachers, recipe.standardize, student_patch=8, **placed)
 
@@ -293,6 +358,7 @@ def main() -> None:
         return
     rows = {"dropping, 128 images, 4 teachers": dropping(128, 4, given.repeats)}
     rows |= {f"step, {name}": steps(shape, given.steps, given.repeats) for name, shape in SHAPES.items()}
+    rows |= {f"step, {name}, 2 ranks": on_two(name, given.steps, given.repeats) for name in SHAPES}
     for name, row in rows.items():
         print(f"{name}: plain takes {row['median']:.2f} times as long")
     result = {"rows": rows, "machine": given.machine, "date": date.today().isoformat(), "torch": torch.__version__}
