@@ -115,7 +115,9 @@ class Batches(Iterator[Batch]):
         self.close()
 
     def _begun(self, batch: _Pending) -> Handing:
-        batch.hand = batch.hand or self.supply.aside.begin(lambda: self._made(batch.samples, batch.pixels))
+        if batch.hand is None:
+            samples, pixels = batch.samples, batch.pixels  # a batch that held itself would wait for the collector
+            batch.hand = self.supply.aside.begin(lambda: self._made(samples, pixels))
         return batch.hand
 
     def _made(self, samples: Samples, pixels: Tensor) -> Batch:
