@@ -109,7 +109,9 @@ def test_the_whole_folder_goes_in_one_commit(hub: Hub, export: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip().endswith("/me/mine/commit/0123")
     assert hub.files == {file.name: file.read_bytes() for file in export.iterdir()}
-    assert "whoami" in hub.asked[0], "a token that is not known is met before the work"
+    # newer clients ask other things first
+    known, work = (next(n for n, path in enumerate(hub.asked) if part in path) for part in ("whoami", "me/mine"))
+    assert known < work, "a token that is not known is met before the work"
 
 
 @pytest.mark.parametrize("hub", [True], indirect=True)
