@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Found = TypeVar("Found")
 
 
 class Features(NamedTuple):
@@ -27,10 +29,10 @@ class Features(NamedTuple):
         return Features(*(None if tokens is None else act(tokens) for tokens in self))
 
 
-def there(tokens: Tensor | None) -> Tensor:
-    """Tokens whose kind the model has: whoever asks has refused the models that lack it."""
-    assert tokens is not None
-    return tokens
+def there(found: Found | None) -> Found:
+    """Tokens, or their width, of a kind that the model has: whoever asks has refused the models that lack it."""
+    assert found is not None
+    return found
 
 
 class Widths(NamedTuple):

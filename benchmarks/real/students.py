@@ -14,8 +14,7 @@ import yaml
 from unicscale.errors import UserError
 from unicscale.recipe import shipped
 
-# 65 tokens: forward and backward take 0.7 of the time without the fused kernel; and one thread per rank
-SMALL_STEPS = {"TIMM_FUSED_ATTN": "0", "OMP_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # a rank per core
 RECIPE = shipped.FOLDER / "real.yaml"
 # what each changes, as keys of the recipe; a teacher that is None is left out
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -65,7 +64,7 @@ def recipe(place: Path, variant: str, seed: int) -> Path:
 def train(place: Path, variant: str, seed: int, ranks: int, more: list[str]) -> Path:
     """The run folder of a student that is trained to the end; what is there already is not done again."""
     command = [sys.executable, "-m", "unicscale_launch.local", str(recipe(place, variant, seed)), *more]
-    done = subprocess.run([*command, "--ranks", str(ranks)], env=os.environ | SMALL_STEPS)
+    done = subprocess.run([*command, "--ranks", str(ranks)], env=os.environ | ONE_THREAD)
     if done.returncode:
         raise StudentError(
             f"the student '{variant}' of seed {seed} ended with exit code {done.returncode}; it said why"

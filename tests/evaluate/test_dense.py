@@ -76,7 +76,7 @@ def test_windows_cover_a_wide_image_and_agree_where_they_overlap(subject, shelf)
     maps = slide(subject, shelf, Asis(), image, 32)
     assert maps.shape == (3, 32, 52)
     assert (maps[0, 16] - torch.from_numpy(ramp).float()).abs().max() < 10  # half a patch of this ramp
-    assert widths_of(subject, shelf, 32)[0] == 3
+    assert widths_of(subject, shelf, 32) == (3, 3)
 
 
 @pytest.mark.parametrize(("size", "patch", "expected"), [(512, 16, 512), (512, 14, 518), (480, 14, 490)])

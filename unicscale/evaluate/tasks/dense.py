@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unicscale.contracts import there
 from unicscale.errors import DataError
 from unicscale.evaluate.features.progress import progress
 from unicscale.evaluate.features.shelf import Shelf
@@ -89,7 +90,7 @@ class Segment(Dense):
         size = rounded(settings.dense_size, subject.patch)
         kind = Kind(train.read, partial(_check_mask, classes))
         schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
-        head = SegmentHead(widths_of(subject, shelf, size)[0], classes).to(shelf.device)
+        head = SegmentHead(there(widths_of(subject, shelf, size).patches), classes).to(shelf.device)
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), segment_loss, schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
             for pair in test:
@@ -139,8 +140,8 @@ class Depth(Dense):
         size = rounded(min(480, settings.dense_size), subject.patch)
         kind = Kind(train.read, _check_depth)
         schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
-        patches, summary = widths_of(subject, shelf, size)
-        head = DepthHead(patches, self.low, far, summary=summary).to(shelf.device)
+        widths = widths_of(subject, shelf, size)
+        head = DepthHead(there(widths.patches), self.low, far, summary=widths.summary).to(shelf.device)
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), depth_loss, schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
             for pair in test:

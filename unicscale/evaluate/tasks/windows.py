@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, there
+from unicscale.contracts import Features, Widths
 from unicscale.data.sets.decode import Undecodable, decode
 from unicscale.data.stream.workers import Workers, cores
 from unicscale.errors import DataError
@@ -108,11 +108,10 @@ def encode(subject: Subject, shelf: Shelf, pixels: Tensor) -> Features:
     return Features(*(None if tokens is None else tokens.float() for tokens in features))
 
 
-def widths_of(subject: Subject, shelf: Shelf, size: int) -> tuple[int, int]:
-    """Of its patch tokens and of its summary, which is as wide as they are where it has none."""
+def widths_of(subject: Subject, shelf: Shelf, size: int) -> Widths:
+    """Of its tokens; a convolutional network's summary is wider than its patches."""
     seen = encode(subject, shelf, torch.zeros(1, 3, size, size, dtype=torch.uint8))
-    patches = there(seen.patches).shape[-1]
-    return patches, patches if seen.summary is None else seen.summary.shape[-1]
+    return Widths(*(None if tokens is None else tokens.shape[-1] for tokens in seen))
 
 
 @torch.no_grad()
