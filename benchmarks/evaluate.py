@@ -36,7 +36,7 @@ from unicscale.evaluate.features import store
 from unicscale.evaluate.features.extract import extract
 from unicscale.evaluate.metrics.knn import knn_predict
 from unicscale.evaluate.metrics.linear import accuracy, lbfgs, sgd
-from unicscale.evaluate.metrics.nearest import multiplies_bf16
+from unicscale.evaluate.metrics.nearest import screens
 from unicscale.ranks.world import World
 from unicscale.recipe.sections import Student as StudentSection
 from unicscale.student.model import Student
@@ -67,7 +67,7 @@ def knn(given: argparse.Namespace) -> dict[str, Any]:
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
     return {
         "bank": [given.bank, WIDTH],
-        "screened in bf16": multiplies_bf16(given.device),
+        "screened in bf16": screens(given.device),
         "seconds": seconds,
         "queries": given.queries,
         "queries/s": given.queries / seconds,

@@ -100,6 +100,7 @@ def changes(name: str, steps: int, seed: int, out: Path, images: Path) -> list[s
     stage = {"name": "low", "size": 48, "warmup": "6%", "steps": many, "lr": {"peak": 2e-3, "end": 1e-6}}
     return [
         f"out={out}", f"seed={seed}", f"data.train.0={images}", "data.augment.flip=0", "engine.remember=1",
+        "engine.dtype=fp32",  # some CPUs have no bf16, and in fp32 all say the same
         f"student.options={{embed_dim: {WIDTH}, depth: {DEPTH}, num_heads: 3}}",
         f"teachers={json.dumps(teachers)}", f"stages=[{json.dumps(stage)}]", f"projector={projector(name, said)}",
         f"loss.balance={balance(said)}", f"standardize={said.standardize.model_dump_json(exclude_none=True)}",

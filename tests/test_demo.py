@@ -13,7 +13,8 @@ from benchmarks import components
 from tests.kit import places
 from unicscale import demo
 from unicscale.errors import CheckpointError
-from unicscale.recipe import load
+from unicscale.ranks import device
+from unicscale.recipe import dump, load
 
 FEW = ["stages.0.steps=4", "stages.1.steps=2", "track.every_steps=2"]
 
@@ -97,6 +98,17 @@ def test_a_folder_that_holds_something_else_is_refused_untouched(tmp_path: Path)
     with pytest.raises(CheckpointError, match=r"holds thesis\.tex, and is no run folder"):
         demo.run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_it_computes_in_what_this_cpu_has_and_goes_on_in_what_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for can, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(device, "computes_bf16", lambda _, can=can: can)
+        assert demo.precision(tmp_path / "new") == expected
+        (begun := tmp_path / expected).mkdir()
+        (begun / "recipe.yaml").write_text(dump(load(demo.RECIPE, [f"engine.dtype={expected}"])))
+    assert demo.precision(tmp_path / "bf16") == "bf16"
 
 
 def test_the_axes_share_the_cores_one_thread_each_and_give_the_threads_back() -> None:

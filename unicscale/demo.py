@@ -34,10 +34,11 @@ from unicscale.evaluate.pictures.look import look as see_all
 from unicscale.evaluate.pictures.look import write as write_pictures
 from unicscale.evaluate.results.gains import gain
 from unicscale.evaluate.terms import Settings
+from unicscale.ranks.device import device_of, slow_in
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load, shipped
 from unicscale.run import status
-from unicscale.run.folder import RunFolder, refuse_unfit, write_whole
+from unicscale.run.folder import RunFolder, owner_of, refuse_unfit, write_whole
 from unicscale.teacher.described import describe
 from unicscale.teacher.frozen import open_teacher
 
@@ -92,9 +93,10 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
     """Scenes, distillation, evaluation, report; `seed` draws other scenes and another student, the teachers stay."""
     sizes, clock = sizes or Sizes(), Clock()
     images = out / "scenes" / f"seed-{seed}"
-    changes = [f"out={out}", f"seed={seed}", f"data.train.0={images}", *(overrides or [])]
-    recipe = load(RECIPE, changes)
     refuse_unfit(out)
+    changes = [f"out={out}", f"seed={seed}", f"data.train.0={images}", f"engine.dtype={precision(out)}"]
+    changes += overrides or []
+    recipe = load(RECIPE, changes)
     with clock.time("scenes"):
         scenes.write(images, sizes.train, seed=seed)
     with clock.time("distillation"):
@@ -114,6 +116,14 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
     show(scores, clock, student_saw=recipe.data.images_per_step * sum(stage.steps or 0 for stage in recipe.stages))
     print(os.path.relpath(page))
     return folder
+
+
+def precision(out: Path) -> str:
+    """What a run in that folder began in; else the recipe's, where this machine computes in it."""
+    if owner := owner_of(RunFolder(out)):
+        return owner.engine.dtype
+    wanted = load(RECIPE).engine.dtype
+    return "fp32" if slow_in(wanted, device_of("auto", 0)) else wanted
 
 
 def distil(changes: list[str]) -> RunFolder:

@@ -111,7 +111,7 @@ def report(wanted: list[str], seeds: list[int]) -> None:
     first = students.folder(PLACE, wanted[0], seeds[0])
     if not (first / "pictures").is_dir():
         unseen = PLACE / "sets" / "scenes" / "images" / "val"
-        look = ["look", str(first), str(unseen), "--pool", "64", "--dtype", "bf16"]
+        look = ["look", str(first), str(unseen), "--pool", "64", "--dtype", students.precision()]
         subprocess.run([sys.executable, "-m", "unicscale", *look], check=False)
     runs = [str(students.folder(PLACE, variant, seed)) for variant in wanted for seed in seeds]
     subprocess.run([sys.executable, "-m", "unicscale", "report", *runs, "--out", str(PLACE / "report")], check=False)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from unicscale.errors import UserError
+from unicscale.ranks.device import computes_bf16
 from unicscale.recipe import shipped
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # a rank per core
@@ -63,13 +64,19 @@ def recipe(place: Path, variant: str, seed: int) -> Path:
 
 def train(place: Path, variant: str, seed: int, ranks: int, more: list[str]) -> Path:
     """The run folder of a student that is trained to the end; what is there already is not done again."""
-    command = [sys.executable, "-m", "unicscale_launch.local", str(recipe(place, variant, seed)), *more]
+    file = recipe(place, variant, seed)
+    command = [sys.executable, "-m", "unicscale_launch.local", str(file), f"engine.dtype={precision()}", *more]
     done = subprocess.run([*command, "--ranks", str(ranks)], env=os.environ | ONE_THREAD)
     if done.returncode:
         raise StudentError(
             f"the student '{variant}' of seed {seed} ended with exit code {done.returncode}; it said why"
         )
     return folder(place, variant, seed)
+
+
+def precision() -> str:
+    """bf16, where the processor computes in it: where it does not, that takes many times as long as fp32."""
+    return "bf16" if computes_bf16("cpu") else "fp32"
 
 
 def _change(said: Any, keys: list[str], value: Any) -> None:

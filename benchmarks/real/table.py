@@ -13,7 +13,7 @@ from benchmarks.real import students, teachers
 from unicscale.errors import UserError
 from unicscale.evaluate.results.gains import gain
 
-HEAD = ["--dense-steps", "120", "--dense-lr", "1e-2", "--dtype", "bf16"]
+HEAD = ["--dense-steps", "120", "--dense-lr", "1e-2"]
 VIT, LITE0 = 112, 128  # pixels; the second has a stride of 32, which 112 is no multiple of
 
 
@@ -46,7 +46,8 @@ class MeasureError(UserError):
 
 def measure(place: Path, label: str, model: str, out: Path, more: list[str], size: int = VIT) -> None:
     """`unicscale evaluate`, whose summary is `out`; what is measured already is not measured again."""
-    shown = ["--size", str(size), "--dense-size", str(size), *HEAD, "--cache", str(place / "features")]
+    shown = ["--size", str(size), "--dense-size", str(size), *HEAD, "--dtype", students.precision()]
+    shown += ["--cache", str(place / "features")]
     command = [sys.executable, "-m", "unicscale", "evaluate", f"{label}={model}", "--data", str(place / "sets")]
     done = subprocess.run([*command, "--suite", "own", "--out", str(out), *shown, *more])
     if done.returncode:

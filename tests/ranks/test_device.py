@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.kit.recipe import write_recipe
+from unicscale.engine import build_engine
 from unicscale.errors import HostError
+from unicscale.evaluate.features import shelf
+from unicscale.evaluate.terms import Settings
 from unicscale.ranks import device
+from unicscale.ranks.world import World
+from unicscale.recipe import load
 from unicscale.recipe.sections import EngineSection
+from unicscale.student.model import build_student
 
 HERE = torch.cuda.is_available()
 
@@ -62,3 +69,31 @@ def test_what_was_compiled_once_is_found_again(monkeypatch: pytest.MonkeyPatch, 
     assert device.os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / "inductor")
     assert device.os.environ["TRITON_CACHE_DIR"] == "/site"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+
+CPU, IMITATED = torch.device("cpu"), "no instructions for {}: torch imitates them, many times slower than fp32"
+
+
+@pytest.mark.parametrize("can", [False, True])
+def test_a_precision_that_a_cpu_only_imitates_is_called_slow(monkeypatch: pytest.MonkeyPatch, can: bool) -> None:
+    monkeypatch.setattr(device, "computes_bf16", lambda _: can)
+    assert device.slow_in("fp32", CPU) == device.slow_in("auto", CPU) == ""
+    assert IMITATED.format("fp16") in device.slow_in("fp16", CPU)
+    assert (IMITATED.format("bf16") in device.slow_in("bf16", CPU)) is not can
+    assert device.slow_in("bf16", torch.device("cuda")) == ""
+
+
+def test_a_run_and_an_evaluation_say_it_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(device, "computes_bf16", lambda _: False)
+    recipe = load(write_recipe(tmp_path / "recipe.yaml", tmp_path, tmp_path / "run"))
+    for dtype in ("bf16", "fp32"):
+        student = build_student(recipe.student, recipe.projector, {"one": 8}, 32)
+        section = EngineSection.model_validate({"dtype": dtype, "device": "cpu"})
+        build_engine(section, student, seed=0, world=World(device=CPU), micro_batches=1, size=32)
+    shelf._tell_once.cache_clear()
+    for _ in range(2):  # as for two checkpoints of a run
+        shelf.Shelf(tmp_path, tmp_path, Settings(dtype="bf16"), World(device=CPU))
+    assert [f"engine.dtype 'bf16': this CPU has {IMITATED.format('bf16')}"] == caplog.messages
+    assert capfd.readouterr().err.count(f"--dtype bf16: this CPU has {IMITATED.format('bf16')}") == 1

@@ -79,7 +79,10 @@ def _disk() -> Finding:
 def _torch() -> Finding:
     import torch
 
-    return Finding(True, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    from unicscale.ranks.device import computes_bf16
+
+    halves = "bf16 and fp32" if computes_bf16("cpu") else "fp32; bf16 is imitated, and slow"
+    return Finding(True, f"{torch.__version__}, {torch.get_num_threads()} threads, the CPU computes in {halves}")
 
 
 def _cuda() -> Finding:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from unicscale.contracts import Seen
 from unicscale.engine.facts import Facts
 from unicscale.engine.pieces import Piece, fill, is_sharded, piece_of, write
-from unicscale.ranks.device import settled
+from unicscale.ranks.device import settled, slow_in
+from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe.building import build, imported
 from unicscale.recipe.sections import EngineSection
@@ -71,4 +72,7 @@ def build_engine(
     section: EngineSection, student: nn.Module, *, seed: int, world: World, micro_batches: int, size: int
 ) -> Engine:
     """The engine that the recipe names, around a student built on meta."""
-    return build(settled(section, world.device), student, seed=seed, world=world, micro_batches=micro_batches)
+    section = settled(section, world.device)
+    if slow := slow_in(section.dtype, world.device):
+        say.warning("engine.dtype '%s': %s", section.dtype, slow)
+    return build(section, student, seed=seed, world=world, micro_batches=micro_batches)

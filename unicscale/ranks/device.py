@@ -80,6 +80,20 @@ def settled(section: EngineSection, device: torch.device) -> EngineSection:
     return section.settled(bf16=gpu and torch.cuda.is_bf16_supported(), compiles=gpu and not without_compiler())
 
 
+def computes_bf16(device: torch.device | str) -> bool:
+    """Whether it has instructions for it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def slow_in(dtype: str, device: torch.device) -> str:
+    """What to say of a precision that a CPU only imitates; empty where it computes in it."""
+    if device.type != "cpu" or dtype in ("auto", "fp32") or (dtype == "bf16" and computes_bf16(device)):
+        return ""
+    return f"this CPU has no instructions for {dtype}: torch imitates them, many times slower than fp32"
+
+
 def keep_compiled(section: EngineSection, folder: Path) -> None:
     """Kernels go where the next launch finds them, on whatever node: /tmp would be compiled anew after each requeue.
 

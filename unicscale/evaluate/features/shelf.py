@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from unicscale.evaluate.sets.catalogue import open_split
 from unicscale.evaluate.sets.pairs import Matches, Pairs
 from unicscale.evaluate.sets.subset import thin
 from unicscale.evaluate.terms import Labelled, Settings, Subject
+from unicscale.ranks.device import slow_in
+from unicscale.ranks.terminal import tell
 from unicscale.ranks.world import World
 
 
@@ -39,6 +42,10 @@ class Shelf:
         default_factory=dict
     )  # splits: listed once for all tasks
     hashed: dict[int, tuple[Any, str]] = field(default_factory=dict)  # by identity, which a set held here keeps
+
+    def __post_init__(self) -> None:
+        if self.world.main and (slow := slow_in(self.settings.dtype, self.device)):
+            _tell_once(f"--dtype {self.settings.dtype}: {slow}")
 
     @property
     def device(self) -> torch.device:
@@ -126,3 +133,9 @@ def encoder(subject: Subject, answer: str | None) -> Callable[[Tensor], Features
     see = subject.see
     assert see is not None, "tasks that ask for answers check that there is a projector"
     return lambda images: see(images).answers[answer]
+
+
+@cache
+def _tell_once(text: str) -> None:
+    """Not again for every checkpoint of a run."""
+    tell(text)

@@ -1,6 +1,6 @@
 """The nearest rows of a bank by cosine: exact, in chunks, so that memory does not grow with the bank.
 
-Where the CPU multiplies bf16 natively, rounded copies of both sides are multiplied first, at more than twice the rate.
+Where the CPU computes in bf16, rounded copies of both sides are multiplied first, at more than twice the rate.
 How far their cosine can be from the true one follows from how far each vector was moved by rounding. Only rows that
 could still be among the nearest are multiplied again in fp32; what comes out is what fp32 alone would have found.
 """
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unicscale.errors import DataError
+from unicscale.ranks.device import computes_bf16
 
 BANK_ROWS, QUERY_ROWS = 16_384, 512  # a block of similarities is 16 to 32 MB: the allocator hands it out again
 CROWDED = 16  # one in so many hits of a row: then the whole product costs less than picking
@@ -35,7 +36,7 @@ def nearest(
     """The k nearest rows of the bank for every query, exactly."""
     if k > len(bank):
         raise DataError(f"k-NN: k = {k}, but the bank holds only {len(bank)} features; ask for a smaller k")
-    screen = multiplies_bf16(device) if screen is None else screen
+    screen = screens(device) if screen is None else screen
     blocks = [Best(directions, k) for directions, _ in _chunks(queries, query_rows, device, screen)]
     for chunk, first in _chunks(bank, bank_rows, device, screen):  # the bank once: it is what may come from disk
         for block in blocks:
@@ -43,11 +44,9 @@ def nearest(
     return torch.cat([block.cosines.cpu() for block in blocks]), torch.cat([block.rows.cpu() for block in blocks])
 
 
-def multiplies_bf16(device: torch.device | str) -> bool:
-    """Whether this is a CPU with instructions for it; emulated, bf16 is slower than fp32."""
-    return torch.device(device).type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+def screens(device: torch.device | str) -> bool:
+    """Whether this is a CPU that computes in bf16; imitated, it is slower than fp32."""
+    return torch.device(device).type == "cpu" and computes_bf16(device)
 
 
 class Directions(NamedTuple):

@@ -43,7 +43,8 @@ class EngineSection(Section):
     """
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of forward and backward; weights and moments stay in fp32. `auto`: `bf16` on GPUs that have it, `fp32`
-    elsewhere; a run keeps what it began with.
+    elsewhere; a run keeps what it began with. A CPU without instructions for bf16 imitates it, many times slower than
+    fp32, and the run says so.
     """
     compile: bool | Literal["auto"] = "auto"
     """Compile student, teachers, loss and colour with torch.compile: faster steps on GPUs, after a slower start.
