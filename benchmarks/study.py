@@ -5,13 +5,15 @@
     python benchmarks/study.py --write docs/study.md            the tables that there are, into the page
 
 Synthetic: two small teachers stand for the paper's (DINO and iBOT for the dense one, DeiT-III and dBOT for the one of
-classes), and --steps of 64 images for its 200 epochs; rows that take 100 epochs there take half. One process of one
-thread per cell; teachers' answers are remembered, which changes no bit.
+classes), and --steps of 64 images for its 200 epochs; rows that take 100 epochs there take half. As rows with
+dropping take 200, what they are held against is also run for as long. One process of one thread per cell, several of
+them side by side on other --seeds; teachers' answers are remembered, which changes no bit.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -27,11 +29,12 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from benchmarks import study_page  # noqa: E402
+from benchmarks.study_page import AS_LONG  # noqa: E402
 from unicscale import demo, interop  # noqa: E402
 from unicscale.data import scenes  # noqa: E402
 from unicscale.recipe import Recipe, load  # noqa: E402
 from unicscale.report.paper import FOLDER, find_table  # noqa: E402
-from unicscale.run.folder import RunFolder  # noqa: E402
+from unicscale.run.folder import RunFolder, write_whole  # noqa: E402
 from unicscale.train import train  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "study.json"
@@ -47,6 +50,7 @@ LEFT_OUT = {
     "table_k/4_ibot_x4", "table_k/5_dbot_x4",  # two teachers here: they would be rows 2 and 3 again
 }  # fmt: skip
 COURSE = {"table_1/7_ladder", "table_1/8_dropping"}  # Figures 3 and 4
+LONGER = ("table_1/7_ladder", "table_j/p_000", "table_j/ladder_p_000")  # what dropping is held against
 
 
 def main() -> None:
@@ -77,7 +81,11 @@ def main() -> None:
 
 def rows_of(tables: Any) -> dict[str, list[str]]:
     """Table -> the recipes that mean something with two teachers and four blocks."""
-    return {name: [r.recipe for r in find_table(name).rows if r.recipe not in LEFT_OUT] for name in tables}
+    rows = {name: [r.recipe for r in find_table(name).rows if r.recipe not in LEFT_OUT] for name in tables}
+    for recipes in rows.values():
+        for name in set(LONGER) & set(recipes):
+            recipes.insert(recipes.index(name) + 1, name + AS_LONG)
+    return rows
 
 
 def twin(name: str, steps: int, seed: int) -> dict[str, Any] | None:
@@ -94,9 +102,10 @@ def twin(name: str, steps: int, seed: int) -> dict[str, Any] | None:
 
 def changes(name: str, steps: int, seed: int, out: Path, images: Path) -> list[str]:
     """The paper's row said to the demo's recipe: what its table varies stays."""
-    said = load(FOLDER / f"{name}.yaml", unset="keep")
+    said = load(FOLDER / f"{name.removesuffix(AS_LONG)}.yaml", unset="keep")
     teachers = {KNOWS[teacher]: {"plugin": "scenes", "knows": KNOWS[teacher]} for teacher in said.teachers}
-    many = max(2, round(steps * (said.stages[0].epochs or FULL) / FULL))
+    epochs = FULL if name.endswith(AS_LONG) else said.stages[0].epochs or FULL
+    many = max(2, round(steps * epochs / FULL))
     stage = {"name": "low", "size": 48, "warmup": "6%", "steps": many, "lr": {"peak": 2e-3, "end": 1e-6}}
     return [
         f"out={out}", f"seed={seed}", f"data.train.0={images}", "data.augment.flip=0", "engine.remember=1",
@@ -132,13 +141,15 @@ def balance(said: Recipe) -> str:
 
 def measured(name: str, steps: int, seed: int) -> dict[str, Any]:
     """One student, trained and measured as the demo measures."""
-    run = OUT / "run"
+    run = OUT / f"run-{os.getpid()}"
     shutil.rmtree(run, ignore_errors=True)
     began = time.process_time()
     folder = train(load(demo.RECIPE, changes(name, steps, seed, run, scenes_of(seed))))
     scores = demo.evaluate({"student": demo.student_of(folder)}, seed, SIZES)["student"]
     row: dict[str, Any] = {"scores": rounded(scores), "seconds": round(time.process_time() - began)}
-    return row | ({"course": course(folder, seed)} if name in COURSE else {})
+    row |= {"course": course(folder, seed)} if name in COURSE else {}
+    shutil.rmtree(run)
+    return row
 
 
 def course(folder: RunFolder, seed: int) -> dict[str, Any]:
@@ -187,12 +198,15 @@ def held() -> dict[str, Any]:
 
 def keep(key: str, row: dict[str, Any], steps: int) -> None:
     """One more; every cell is of the same number of steps."""
-    found = held()
-    if found.setdefault("steps", steps) != steps:
-        raise SystemExit(f"{RESULTS.name} holds runs of {found['steps']} steps: move it away, or ask for as many.")
-    found["sizes"] = SIZES._asdict()
-    found["cells"][key] = row
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    OUT.mkdir(parents=True, exist_ok=True)
+    with (OUT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        found = held()
+        if found.setdefault("steps", steps) != steps:
+            raise SystemExit(f"{RESULTS.name} holds runs of {found['steps']} steps: move it away, or ask for as many.")
+        found["sizes"] = SIZES._asdict()
+        found["cells"][key] = row
+        write_whole(RESULTS, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
