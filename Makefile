@@ -25,7 +25,7 @@ real: setup
 	@$(PYTHON_ENV)/python -m benchmarks.real
 
 test: setup
-	$(PYTHON_ENV)/python -m pytest -m "not slow"
+	$(PYTHON_ENV)/python -m pytest -m "not slow" -n auto
 
 lint: setup
 	$(PYTHON_ENV)/ruff format --check .

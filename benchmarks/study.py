@@ -27,11 +27,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-from benchmarks import study_page  # noqa: E402
+from benchmarks import study_figures, study_page  # noqa: E402
 from benchmarks.study_page import AS_LONG  # noqa: E402
 from unicscale import demo, interop  # noqa: E402
+from unicscale.contracts import there  # noqa: E402
 from unicscale.data import scenes  # noqa: E402
+from unicscale.evaluate.metrics.linear import linear_accuracy  # noqa: E402
+from unicscale.evaluate.metrics.spare import Whitening, prune  # noqa: E402
 from unicscale.recipe import Recipe, load  # noqa: E402
 from unicscale.report.paper import FOLDER, find_table  # noqa: E402
 from unicscale.run.folder import RunFolder, write_whole  # noqa: E402
@@ -49,7 +53,9 @@ LEFT_OUT = {
     "table_i/blocks_every_3rd", "table_i/blocks_every_4th",
     "table_k/4_ibot_x4", "table_k/5_dbot_x4",  # two teachers here: they would be rows 2 and 3 again
 }  # fmt: skip
-COURSE = {"table_1/7_ladder", "table_1/8_dropping"}  # Figures 3 and 4
+COURSE = {f"table_1/7_ladder{AS_LONG}", "table_1/8_dropping"}  # Figures 3 and 4
+LESS = "table_1/8_dropping"  # Figure 6, beside both teachers
+AMOUNTS = (0.2, 0.4, 0.6)  # of the weights that are pruned
 LONGER = ("table_1/7_ladder", "table_j/p_000", "table_j/ladder_p_000")  # what dropping is held against
 
 
@@ -64,6 +70,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.write:
         study_page.write(given.write, held(), rows_of(TABLES))
+        study_figures.draw(held()["cells"], given.write.parent / "pictures" / "study.png")
         return
     torch.set_num_threads(1)
     began, names = time.monotonic(), [name for rows in rows_of(given.tables).values() for name in rows]
@@ -148,6 +155,7 @@ def measured(name: str, steps: int, seed: int) -> dict[str, Any]:
     scores = demo.evaluate({"student": demo.student_of(folder)}, seed, SIZES)["student"]
     row: dict[str, Any] = {"scores": rounded(scores), "seconds": round(time.process_time() - began)}
     row |= {"course": course(folder, seed)} if name in COURSE else {}
+    row |= {"less": less(demo.student_of(folder), seed)} if name == LESS else {}
     shutil.rmtree(run)
     return row
 
@@ -172,7 +180,31 @@ def course(folder: RunFolder, seed: int) -> dict[str, Any]:
 def teachers_at(seed: int) -> dict[str, Any]:
     """The two that all rows learn from, on a seed's scenes."""
     recipe = load(demo.RECIPE)
-    return {"scores": {k: rounded(v) for k, v in demo.evaluate(demo.teachers_of(recipe), seed, SIZES).items()}}
+    models = demo.teachers_of(recipe)
+    scores = {name: rounded(row) for name, row in demo.evaluate(models, seed, SIZES).items()}
+    return {"scores": scores, "less": {name: less(model, seed) for name, model in models.items()}}
+
+
+def less(model: Any, seed: int) -> dict[str, list[list[float]]]:
+    """Linear class of a model with a share of its weights at nought, and of its summary's leading components."""
+    bank = scenes.draw(SIZES.bank, seed=seed, first=SIZES.train)
+    test = scenes.draw(SIZES.test, seed=seed, first=SIZES.train + SIZES.bank)
+    learns, is_asked = demo.see(model, bank), demo.see(model, test)
+    own, others = there(learns.features.summary), there(is_asked.features.summary)
+
+    def accuracy(known: Tensor, asked: Tensor) -> float:
+        return round(linear_accuracy(known, learns.shape, asked, is_asked.shape, C=1.0), 2)
+
+    found: dict[str, list[list[float]]] = {"pruned": [[0, accuracy(own, others)]], "components": []}
+    for amount in AMOUNTS:
+        small = prune(model, amount)
+        seen = [there(demo.see(small, drawn).features.summary) for drawn in (bank, test)]
+        found["pruned"].append([amount, accuracy(*seen)])
+    whitening = Whitening(own.shape[1])
+    whitening.add(own)
+    for count, project in whitening.projections():
+        found["components"].append([count, accuracy(project(own), project(others))])
+    return found
 
 
 def scenes_of(seed: int) -> Path:

@@ -16,6 +16,7 @@ from unicscale.assembly import assemble
 from unicscale.cost import costs, limit
 from unicscale.dry_run.rehearsal import Synthetic, Unsaved, shortened
 from unicscale.errors import ReachedLimit
+from unicscale.ranks import device
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load
@@ -119,8 +120,16 @@ def test_what_cannot_be_counted_is_said_and_costs_no_run(
     assert "MFU is not logged: " in caplog.text and "pixels wanted" in caplog.text
 
 
+def test_a_precision_that_is_imitated_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small(dtype="bf16")
+    for can in (True, False):
+        monkeypatch.setattr(device, "computes_bf16", lambda _, can=can: can)
+        monkeypatch.setattr(limit, "ceiling", lambda *_: 1e12)
+        assert (limit.limit_of(recipe, plan_of(recipe), World()) is not None) is can
+
+
 def test_the_demos_is_there_in_a_second() -> None:
-    recipe = load(str(ROOT / "recipes" / "demo.yaml"), ["engine.dtype=bf16", "engine.remember=null"])
+    recipe = load(str(ROOT / "recipes" / "demo.yaml"), ["engine.dtype=fp32", "engine.remember=null"])
     begin = time.process_time()
     found = limit.limit_of(recipe, plan_of(recipe), World())
     took = time.process_time() - begin

@@ -73,7 +73,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("ask", [lambda one: one(torch.zeros(2, 3, 16, 16)), lambda one: rehearse(one, [16])], ids=str)
+@pytest.mark.parametrize(
+    "ask", [lambda one: one(torch.zeros(2, 3, 16, 16)), lambda one: rehearse(one, [16])], ids=["called", "rehearsed"]
+)
 def test_an_answer_that_is_not_its_spec_is_refused_with_the_usual_reason(wrong: str, ask: Callable[..., Any]) -> None:
     said, found, reason = WRONG[wrong]
     with pytest.raises(TeacherError, match=rf"(?s)teacher 'odd': .*{found}.*{reason}") as refusal:

@@ -9,6 +9,7 @@ import torch
 
 from unicscale.cost import flops
 from unicscale.cost.shapes import Shapes
+from unicscale.ranks.device import slow_in
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
@@ -26,9 +27,12 @@ def limit_of(recipe: Recipe, plan: Plan, world: World) -> Limit | None:
     """Of this rank's part of each step; None where a formula would not say what a step really computes."""
     if recipe.student.freeze or recipe.engine.remember is not None:
         return None  # a frozen layer's backward, and what was remembered, cost less than is counted
+    dtypes = sorted({*_dtypes(recipe).values(), recipe.engine.dtype})
+    if any(slow_in(name, world.device) for name in dtypes):
+        return None  # products that are imitated say nothing of what the device can do
     try:
         # on all ranks, and before one of them counts: they shall be as busy with one another as in a step
-        speed = {name: ceiling(world.device, name) for name in sorted({*_dtypes(recipe).values(), recipe.engine.dtype})}
+        speed = {name: ceiling(world.device, name) for name in dtypes}
         counted = Counted(recipe, plan) if world.main else None
     except Exception as problem:  # a number beside the run is not worth the run
         say.info("MFU is not logged: %s: %s", type(problem).__name__, problem)
