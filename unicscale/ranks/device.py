@@ -91,7 +91,7 @@ def slow_in(dtype: str, device: torch.device) -> str:
     """What to say of a precision that a CPU only imitates; empty where it computes in it."""
     if device.type != "cpu" or dtype in ("auto", "fp32") or (dtype == "bf16" and computes_bf16(device)):
         return ""
-    return f"this CPU has no instructions for {dtype}: torch imitates them, many times slower than fp32"
+    return f"this CPU has no instructions for {dtype}: torch imitates them, many times slower than fp32; say fp32"
 
 
 def keep_compiled(section: EngineSection, folder: Path) -> None:
