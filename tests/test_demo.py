@@ -101,7 +101,7 @@ def test_a_folder_that_holds_something_else_is_refused_untouched(tmp_path: Path)
 
 
 def test_it_computes_in_what_this_cpu_has_and_goes_on_in_what_it_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for can, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(device, "computes_bf16", lambda _, can=can: can)
@@ -109,6 +109,7 @@ def test_it_computes_in_what_this_cpu_has_and_goes_on_in_what_it_began_with(
         (begun := tmp_path / expected).mkdir()
         (begun / "recipe.yaml").write_text(dump(load(demo.RECIPE, [f"engine.dtype={expected}"])))
     assert demo.precision(tmp_path / "bf16") == "bf16"
+    assert capfd.readouterr().err.count("This CPU only imitates bf16: the demo computes in fp32") == 1
 
 
 def test_the_axes_share_the_cores_one_thread_each_and_give_the_threads_back() -> None:

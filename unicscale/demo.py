@@ -35,6 +35,7 @@ from unicscale.evaluate.pictures.look import write as write_pictures
 from unicscale.evaluate.results.gains import gain
 from unicscale.evaluate.terms import Settings
 from unicscale.ranks.device import device_of, slow_in
+from unicscale.ranks.terminal import tell
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load, shipped
 from unicscale.run import status
@@ -123,7 +124,12 @@ def precision(out: Path) -> str:
     if owner := owner_of(RunFolder(out)):
         return owner.engine.dtype
     wanted = load(RECIPE).engine.dtype
-    return "fp32" if slow_in(wanted, device_of("auto", 0)) else wanted
+    if not slow_in(wanted, device_of("auto", 0)):
+        return wanted
+    tell(
+        f"This CPU only imitates {wanted}: the demo computes in fp32, and takes half an hour instead of seven minutes."
+    )
+    return "fp32"
 
 
 def distil(changes: list[str]) -> RunFolder:

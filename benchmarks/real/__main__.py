@@ -23,7 +23,7 @@ from unicscale.run.folder import write_whole
 PLACE = Path("runs/real")
 COST = """\
 Time on two quiet cores without a GPU: {minutes}.
-Room: {room:.0f} GB below {place}. `make demo` shows the same in seven minutes on drawn scenes, without packages."""
+Room: {room:.0f} GB below {place}. `make demo` shows the same in minutes on drawn scenes, without packages."""
 MINUTES = "not measured yet; docs/real.md says what its parts took on a busy machine"
 
 

@@ -71,7 +71,10 @@ def test_what_was_compiled_once_is_found_again(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
 
-CPU, IMITATED = torch.device("cpu"), "no instructions for {}: torch imitates them, many times slower than fp32; say fp32"
+CPU, IMITATED = (
+    torch.device("cpu"),
+    "no instructions for {}: torch imitates them, many times slower than fp32; say fp32",
+)
 
 
 @pytest.mark.parametrize("can", [False, True])
