@@ -105,10 +105,11 @@ def test_it_computes_in_what_this_cpu_has_and_goes_on_in_what_it_began_with(
 ) -> None:
     for can, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(device, "computes_bf16", lambda _, can=can: can)
-        assert demo.precision(tmp_path / "new") == expected
+        assert demo.precision(tmp_path / "new", []) == expected
         (begun := tmp_path / expected).mkdir()
         (begun / "recipe.yaml").write_text(dump(load(demo.RECIPE, [f"engine.dtype={expected}"])))
-    assert demo.precision(tmp_path / "bf16") == "bf16"
+    assert demo.precision(tmp_path / "bf16", []) == "bf16"
+    assert demo.precision(tmp_path / "new", ["engine.dtype=bf16"]) == "bf16"
     assert capfd.readouterr().err.count("This CPU only imitates bf16: the demo computes in fp32") == 1
 
 

@@ -95,7 +95,12 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
     sizes, clock = sizes or Sizes(), Clock()
     images = out / "scenes" / f"seed-{seed}"
     refuse_unfit(out)
-    changes = [f"out={out}", f"seed={seed}", f"data.train.0={images}", f"engine.dtype={precision(out)}"]
+    changes = [
+        f"out={out}",
+        f"seed={seed}",
+        f"data.train.0={images}",
+        f"engine.dtype={precision(out, overrides or [])}",
+    ]
     changes += overrides or []
     recipe = load(RECIPE, changes)
     with clock.time("scenes"):
@@ -119,16 +124,15 @@ def run(out: Path, seed: int = 0, sizes: Sizes | None = None, overrides: list[st
     return folder
 
 
-def precision(out: Path) -> str:
-    """What a run in that folder began in; else the recipe's, where this machine computes in it."""
+def precision(out: Path, overrides: list[str]) -> str:
+    """What a run in that folder began in; else what is asked for, where the device computes in it."""
     if owner := owner_of(RunFolder(out)):
         return owner.engine.dtype
-    wanted = load(RECIPE).engine.dtype
-    if not slow_in(wanted, device_of("auto", 0)):
-        return wanted
-    tell(
-        f"This CPU only imitates {wanted}: the demo computes in fp32, and takes half an hour instead of seven minutes."
-    )
+    asked = load(RECIPE, overrides).engine
+    insisted = any(change.startswith("engine.dtype=") for change in overrides)
+    if insisted or not slow_in(asked.dtype, device_of(asked.device, 0)):
+        return asked.dtype
+    tell(f"This CPU only imitates {asked.dtype}: the demo computes in fp32, and takes half an hour, not seven minutes.")
     return "fp32"
 
 

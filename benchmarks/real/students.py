@@ -14,6 +14,7 @@ import yaml
 from unicscale.errors import UserError
 from unicscale.ranks.device import computes_bf16
 from unicscale.recipe import shipped
+from unicscale.run.folder import RunFolder, owner_of
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # a rank per core
 RECIPE = shipped.FOLDER / "real.yaml"
@@ -64,8 +65,9 @@ def recipe(place: Path, variant: str, seed: int) -> Path:
 
 def train(place: Path, variant: str, seed: int, ranks: int, more: list[str]) -> Path:
     """The run folder of a student that is trained to the end; what is there already is not done again."""
-    file = recipe(place, variant, seed)
-    command = [sys.executable, "-m", "unicscale_launch.local", str(file), f"engine.dtype={precision()}", *more]
+    file, begun = recipe(place, variant, seed), owner_of(RunFolder(folder(place, variant, seed)))
+    dtype = begun.engine.dtype if begun else precision()
+    command = [sys.executable, "-m", "unicscale_launch.local", str(file), f"engine.dtype={dtype}", *more]
     done = subprocess.run([*command, "--ranks", str(ranks)], env=os.environ | ONE_THREAD)
     if done.returncode:
         raise StudentError(

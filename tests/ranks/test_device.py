@@ -71,10 +71,8 @@ def test_what_was_compiled_once_is_found_again(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
 
-CPU, IMITATED = (
-    torch.device("cpu"),
-    "no instructions for {}: torch imitates them, many times slower than fp32; say fp32",
-)
+CPU = torch.device("cpu")
+IMITATED = "no instructions for {}: torch imitates them, many times slower than fp32; say fp32"
 
 
 @pytest.mark.parametrize("can", [False, True])
