@@ -51,3 +51,11 @@ def test_what_ends_otherwise_is_left_alone() -> None:
         raise KeyboardInterrupt
     with pytest.raises(PluginLeft, match=r"^x: .*test_exits.py:\d+ calls exit\(\)"), nobody_leaves("x"):
         sys.exit()
+
+
+def test_the_caller_is_named_where_a_library_has_put_an_exit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = {}
+    exec(compile("def leave(code=None):\n    raise SystemExit(code)", "a_library.py", "exec"), module)
+    monkeypatch.setattr(sys, "exit", module["leave"])
+    with pytest.raises(PluginLeft, match=r"^x: .*test_exits.py:\d+ calls exit\(7\)"), nobody_leaves("x"):
+        sys.exit(7)
