@@ -21,8 +21,10 @@ setup:
 demo: setup
 	@$(PYTHON_ENV)/unicscale demo
 
+# `make real SEEDS="0 1 2"`: the table over three seeds
+SEEDS := 0
 real: setup
-	@$(PYTHON_ENV)/python -m benchmarks.real
+	@$(PYTHON_ENV)/python -m benchmarks.real --seeds $(SEEDS)
 
 test: setup
 	$(PYTHON_ENV)/python -m pytest -m "not slow" -n auto
