@@ -102,6 +102,19 @@ def test_every_student_differs_from_the_recipe_by_what_its_name_says(variant, tm
     assert (ours.student.init is None) == (variant == "from scratch")
 
 
+def test_students_side_by_side_leave_what_they_say_in_files_and_the_error_names_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there is nothing to distil on
+    monkeypatch.setattr(students, "cores", lambda: 2)
+    told: list[str] = []
+    place = tmp_path / "real"
+    with pytest.raises(students.StudentError) as said:
+        students.train(place, [students.Student("unic", 0), students.Student("no rest", 1)], [], told.append)
+    file = place / "recipes" / "unic-0.txt"
+    assert "student 'unic', seed 0 ended with exit code" in str(said.value) and str(file) in str(said.value)
+    assert len(told) == 2 and all("pictures.beton" in (place / "recipes" / f"{name}.txt").read_text()
+                                  for name in ("unic-0", "no_rest-1"))  # fmt: skip
+
+
 def test_a_table_has_the_mean_over_seeds_and_the_gain_over_the_best_teacher(tmp_path):
     def score(value: float) -> dict:
         return {axis.score: {"value": value, "low": value - 1, "high": value + 1} for axis in table.AXES}

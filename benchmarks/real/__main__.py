@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from benchmarks.real import frames, packages, pictures, sets, students, table, teachers
-from unicscale.data.stream.workers import cores
 from unicscale.errors import DataError, UserError
 from unicscale.run.folder import write_whole
 
@@ -37,7 +36,6 @@ def main() -> None:
         "--students", nargs="+", default=["unic"], metavar="NAME", help=f"all, or of: {', '.join(known)}"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of each student")
-    parser.add_argument("--ranks", type=int, default=min(2, cores()), help="processes that train a student")
     parser.add_argument("--only", choices=["packages", "data", "students", "table"], help="end after this step")
     parser.add_argument("--cost", action="store_true", help="say what it fetches and costs, and do nothing")
     parser.add_argument(
@@ -71,10 +69,7 @@ def run(wanted: list[str], given: argparse.Namespace) -> None:
     prepare(held)
     if given.only == "data":
         return
-    for seed in given.seeds:
-        for variant in wanted:
-            tell(f"student '{variant}', seed {seed}")
-            students.train(PLACE, variant, seed, given.ranks, given.change)
+    students.train(PLACE, [students.Student(v, seed) for seed in given.seeds for v in wanted], given.change, tell)
     if given.only == "students":
         return
     tell("measuring the teachers")

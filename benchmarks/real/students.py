@@ -6,15 +6,19 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from unicscale.data.stream.workers import cores
 from unicscale.errors import UserError
 from unicscale.ranks.device import computes_bf16
 from unicscale.recipe import shipped
 from unicscale.run.folder import RunFolder, owner_of
+from unicscale.run.states import State
+from unicscale.run.status import status
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # a rank per core
 RECIPE = shipped.FOLDER / "real.yaml"
@@ -63,17 +67,53 @@ def recipe(place: Path, variant: str, seed: int) -> Path:
     return file
 
 
-def train(place: Path, variant: str, seed: int, ranks: int, more: list[str]) -> Path:
-    """The run folder of a student that is trained to the end; what is there already is not done again."""
-    file, begun = recipe(place, variant, seed), owner_of(RunFolder(folder(place, variant, seed)))
+class Student(NamedTuple):
+    """A row of the table and one of its seeds."""
+
+    variant: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"student '{self.variant}', seed {self.seed}"
+
+
+def train(place: Path, wanted: Sequence[Student], more: Sequence[str], tell: Callable[[str], None]) -> None:
+    """All of them to the end; what is there already is not done again.
+
+    Two go side by side with a rank each, and one that is left over has two ranks: those that wait for nobody train
+    a fifth more images a second than two ranks of one student do."""
+    waiting = [one for one in wanted if not _finished(folder(place, *one))]
+    at_once = min(2, cores())
+    for first in range(0, len(waiting), at_once):
+        together = waiting[first : first + at_once]
+        ranks = at_once // len(together)
+        running = [(one, *_started(place, one, ranks, more, len(together) > 1, tell)) for one in together]
+        codes = [process.wait() for _, process, _ in running]
+        for (one, _, said), code in zip(running, codes, strict=True):
+            if code:
+                raise StudentError(f"{one} ended with exit code {code}; it said why{f' in {said}' if said else ''}")
+
+
+def _started(
+    place: Path, one: Student, ranks: int, more: Sequence[str], aside: bool, tell: Callable[[str], None]
+) -> tuple[subprocess.Popen[bytes], Path | None]:
+    """Its process, and the file that it talks into where two would talk at once."""
+    file, begun = recipe(place, *one), owner_of(RunFolder(folder(place, *one)))
     dtype = begun.engine.dtype if begun else precision()
     command = [sys.executable, "-m", "unicscale_launch.local", str(file), f"engine.dtype={dtype}", *more]
-    done = subprocess.run([*command, "--ranks", str(ranks)], env=os.environ | ONE_THREAD)
-    if done.returncode:
-        raise StudentError(
-            f"the student '{variant}' of seed {seed} ended with exit code {done.returncode}; it said why"
-        )
-    return folder(place, variant, seed)
+    command += ["--ranks", str(ranks)]
+    if not aside:
+        tell(f"{one}")
+        return subprocess.Popen(command, env=os.environ | ONE_THREAD), None
+    said = file.with_suffix(".txt")
+    tell(f"{one}; what it says goes into {said}")
+    with said.open("ab") as out:
+        return subprocess.Popen(command, env=os.environ | ONE_THREAD, stdout=out, stderr=subprocess.STDOUT), said
+
+
+def _finished(root: Path) -> bool:
+    run = RunFolder(root)
+    return run.facts.exists() and status(run, None).state is State.FINISHED
 
 
 def precision() -> str:
