@@ -23,7 +23,7 @@ PLACE = Path("runs/real")
 COST = """\
 Time on two quiet cores without a GPU: {minutes}.
 Room: {room:.0f} GB below {place}. `make demo` shows the same in minutes on drawn scenes, without packages."""
-MINUTES = "43 minutes for one seed where the processor computes in bf16, two and a half times as long where not"
+MINUTES = "43 minutes for one seed where the processor computes in bf16, about two and a half times as long where not"
 
 
 def main() -> None:
