@@ -49,8 +49,8 @@ def test_a_teacher_that_calls_exit_is_named_and_the_run_has_not_finished(tmp_pat
 def test_what_ends_otherwise_is_left_alone() -> None:
     with pytest.raises(KeyboardInterrupt), nobody_leaves("x"):
         raise KeyboardInterrupt
-    with pytest.raises(PluginLeft, match=r"^x: .*test_exits.py:\d+ calls exit\(\)"), nobody_leaves("x"):
-        sys.exit()
+    with pytest.raises(PluginLeft, match=r"^x: .*test_exits.py:\d+ calls exit\(0?\)"), nobody_leaves("x"):
+        sys.exit()  # wandb's, where an earlier test has loaded it, says 0 for nothing
 
 
 def test_the_caller_is_named_where_a_library_has_put_an_exit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
