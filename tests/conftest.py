@@ -46,6 +46,16 @@ def nobody_else_listens() -> Iterator[None]:
     close_voice()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a file's tests leave in the environment ends with it: an engine's $RANK is no rank of the next file."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of golden numbers."""
