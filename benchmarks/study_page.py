@@ -139,7 +139,7 @@ def differences(cells: Cells, rows: Sequence[str]) -> str:
         numbers = []
         for axis, form in AXES.items():
             mean, half = interval(paired(cells, row, other, axis, seeds))
-            said = f"{form.format(mean)} ± {form.format(half)}"
+            said = pair(mean, half, form)
             numbers.append(f"**{said}**" if abs(mean) > half else said)
         lines.append(f"| {short(row)} − {short(other)} | {len(seeds)} | " + " | ".join(numbers) + " |")
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -219,7 +219,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def spread(values: Sequence[float], form: str) -> str:
     """`64.0 ± 1.2`; one seed has no interval."""
     mean, half = interval(values)
-    return form.format(mean) if math.isnan(half) else f"{form.format(mean)} ± {form.format(half)}"
+    return form.format(mean) if math.isnan(half) else pair(mean, half, form)
+
+
+def pair(mean: float, half: float, form: str) -> str:
+    """On one line, however narrow the column."""
+    return f"{form.format(mean)}\u00a0±\u00a0{form.format(half)}"
 
 
 def seeds_of(cells: Cells, row: str) -> list[int]:
