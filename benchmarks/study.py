@@ -56,7 +56,8 @@ LEFT_OUT = {
 COURSE = {f"table_1/7_ladder{AS_LONG}", "table_1/8_dropping"}  # Figures 3 and 4
 LESS = "table_1/8_dropping"  # Figure 6, beside both teachers
 AMOUNTS = (0.2, 0.4, 0.6)  # of the weights that are pruned
-LONGER = ("table_1/7_ladder", "table_j/p_000", "table_j/ladder_p_000")  # what dropping is held against
+# what dropping is held against
+LONGER = ("table_1/7_ladder", "table_j/p_000", "table_j/ladder_p_000", "table_k/1_none")
 
 
 def main() -> None:
