@@ -132,7 +132,7 @@ def precision(out: Path, overrides: list[str]) -> str:
     insisted = any(change.startswith("engine.dtype=") for change in overrides)
     if insisted or not slow_in(asked.dtype, device_of(asked.device, 0)):
         return asked.dtype
-    tell(f"This CPU only imitates {asked.dtype}: the demo computes in fp32, and takes half an hour, not seven minutes.")
+    tell(f"This CPU only imitates {asked.dtype}: the demo computes in fp32, and takes half an hour, not ten minutes.")
     return "fp32"
 
 
