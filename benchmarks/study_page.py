@@ -49,9 +49,9 @@ Cells = Mapping[str, dict[str, Any]]
 
 def write(page: Path, held: dict[str, Any], tables: Mapping[str, Sequence[str]]) -> None:
     """Between the two marks; the words around them are written by people."""
-    before, _, rest = page.read_text().partition(MARKS[0])
-    between, _, after = rest.partition(MARKS[1])
-    if not between:
+    before, begins, rest = page.read_text().partition(MARKS[0])
+    _, ends, after = rest.partition(MARKS[1])
+    if not (begins and ends):
         raise SystemExit(f"{page} has no lines {MARKS[0]} and {MARKS[1]} for the tables to stand between.")
     page.write_text(f"{before}{MARKS[0]}\n\n{body(held, tables)}\n{MARKS[1]}{after}")
 

@@ -82,8 +82,7 @@ def test_a_rank_whose_launcher_was_killed_leaves(tmp_path: Path) -> None:
     rank = "from unicscale.ranks import stop; import time, os; stop.listen();"
     rank += "print(os.getpid(), flush=True); time.sleep(30)"
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
-    env = {key: value for key, value in os.environ.items() if key != "RANK"}  # an engine of an earlier test may set it
-    env["SLURM_PROCID"] = "3"
+    env = os.environ | {"SLURM_PROCID": "3"}
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(
             [sys.executable, "-c", launcher], env=env, stdout=subprocess.PIPE, stderr=said, text=True
