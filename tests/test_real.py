@@ -94,12 +94,27 @@ def test_a_scene_and_its_mask_are_a_function_of_their_number(tmp_path):
 @pytest.mark.parametrize("variant", students.VARIANTS)
 def test_every_student_differs_from_the_recipe_by_what_its_name_says(variant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ours = load(students.recipe(tmp_path, variant, 3))
+    ours = load(students.recipe(students.Cohort(tmp_path), variant, 3))
     whole = load(students.RECIPE)
     assert ours.seed == 3 and ours.out.endswith(f"{variant.replace(' ', '_')}-3")
     assert set(ours.teachers) == {"lite0": {"lite0"}, "dinov2": {"dinov2"}}.get(variant.split()[0], set(whole.teachers))
     assert ours.data == whole.data and ours.engine == whole.engine
     assert (ours.student.init is None) == (variant == "from scratch")
+
+
+@pytest.mark.parametrize("variant", students.VARIANTS)
+def test_short_students_have_the_first_stage_alone_and_lie_apart(variant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short, long = (load(students.recipe(students.Cohort(tmp_path, steps), variant, 3)) for steps in (600, None))
+    assert [(stage.name, stage.size, stage.steps) for stage in short.stages] == [("low", 84, 600)]
+    assert short.stages[0] == long.stages[0].model_copy(update={"steps": 600})
+    assert short.out != long.out and short.teachers == long.teachers and short.loss == long.loss
+
+
+def test_a_number_of_steps_that_is_none_is_refused():
+    command = [sys.executable, "-m", "benchmarks.real", "--steps", "0"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and "--steps 0: one at least" in done.stderr
 
 
 def test_students_side_by_side_leave_what_they_say_in_files_and_the_error_names_its_file(tmp_path, monkeypatch):
@@ -108,7 +123,9 @@ def test_students_side_by_side_leave_what_they_say_in_files_and_the_error_names_
     told: list[str] = []
     place = tmp_path / "real"
     with pytest.raises(students.StudentError) as said:
-        students.train(place, [students.Student("unic", 0), students.Student("no rest", 1)], [], told.append)
+        students.train(
+            students.Cohort(place), [students.Student("unic", 0), students.Student("no rest", 1)], [], told.append
+        )
     file = place / "recipes" / "unic-0.txt"
     assert "student 'unic', seed 0 ended with exit code" in str(said.value) and str(file) in str(said.value)
     assert len(told) == 2 and all("pictures.beton" in (place / "recipes" / f"{name}.txt").read_text()
@@ -196,3 +213,24 @@ def exported(file: Path, *, positions: bool = True) -> dict[str, torch.Tensor]:
     )
     onnx.save(helper.make_model(graph), str(file))
     return meta
+
+
+def test_what_is_left_out_is_held_against_the_whole_seed_by_seed():
+    def score(value: float) -> dict:
+        return {axis.score: {"value": value, "low": value - 1, "high": value + 1} for axis in table.AXES}
+
+    found = {
+        "teachers": {"lite0": score(40.0), "dinov2": score(50.0)},
+        "students": {
+            "unic": {"0": score(54.0), "1": score(57.0)},
+            "no ladder": {
+                "0": score(53.0),
+                "1": score(53.0),
+                "2": score(99.0),
+            },  # whose third has nothing to be paired with
+            "no rest": {"3": score(1.0)},
+        },
+    }
+    text = table.differences(found)
+    assert "| no ladder (2) | -2.5 ± 2.1 |" in text and "no rest" not in text and "unic (" not in text
+    assert table.differences({"teachers": {}, "students": {"unic": {"0": score(54.0)}}}) == ""

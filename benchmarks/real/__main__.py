@@ -1,7 +1,8 @@
 """Two real encoders and real photographs, from packages alone, distilled into one ViT and measured: docs/real.md.
 
     python -m benchmarks.real                                   everything, one seed of one student
-    python -m benchmarks.real --students all --seeds 0 1 2      every row of docs/real.md
+    python -m benchmarks.real --students all --seeds 0 1 --steps 600
+                                                                the rows of docs/real.md that leave one thing out
 
 Started again it goes on where it was. It asks pip and apt-get for packages and downloads nothing else.
 """
@@ -36,6 +37,12 @@ def main() -> None:
         "--students", nargs="+", default=["unic"], metavar="NAME", help=f"all, or of: {', '.join(known)}"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of each student")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="train students for N steps of the first stage alone, in runs/real/N_steps",
+    )
     parser.add_argument("--only", choices=["packages", "data", "students", "table"], help="end after this step")
     parser.add_argument("--cost", action="store_true", help="say what it fetches and costs, and do nothing")
     parser.add_argument(
@@ -45,6 +52,8 @@ def main() -> None:
         "--write", type=Path, metavar="F.json", help="the scores as data, for another file than the page's"
     )
     given = parser.parse_args()
+    if given.steps is not None and given.steps < 1:
+        parser.error(f"--steps {given.steps}: one at least; without the option both stages of the recipe are trained")
     wanted = known if given.students == ["all"] else given.students
     if strange := [name for name in wanted if name not in known]:
         parser.error(f"--students {strange[0]}: one of {', '.join(known)}, or all")
@@ -69,19 +78,20 @@ def run(wanted: list[str], given: argparse.Namespace) -> None:
     prepare(held)
     if given.only == "data":
         return
-    students.train(PLACE, [students.Student(v, seed) for seed in given.seeds for v in wanted], given.change, tell)
+    cohort = students.Cohort(PLACE, given.steps)
+    students.train(cohort, [students.Student(v, seed) for seed in given.seeds for v in wanted], given.change, tell)
     if given.only == "students":
         return
     tell("measuring the teachers")
     table.measure_teachers(PLACE)
     for seed in given.seeds:
         for variant in wanted:
-            table.measure_student(PLACE, variant, seed)
-    found = table.gathered(PLACE)
-    for file in [PLACE / "table.json", *([given.write] if given.write else [])]:
+            table.measure_student(cohort, variant, seed)
+    found = table.gathered(cohort)
+    for file in [cohort.home / "table.json", *([given.write] if given.write else [])]:
         write_whole(file, json.dumps(found, indent=1) + "\n")
-    report(wanted, given.seeds)
-    print(table.markdown(found))
+    report(cohort, wanted, given.seeds)
+    print(table.markdown(found), table.differences(found), sep="\n\n")
 
 
 def prepare(held: dict[str, Path]) -> None:
@@ -101,15 +111,17 @@ def prepare(held: dict[str, Path]) -> None:
             raise DataError("the pictures could not be packed; the command said why")
 
 
-def report(wanted: list[str], seeds: list[int]) -> None:
+def report(cohort: students.Cohort, wanted: list[str], seeds: list[int]) -> None:
     """Pictures of what the first student and its teachers see, and the page that shows them and all students."""
-    first = students.folder(PLACE, wanted[0], seeds[0])
+    first = cohort.folder(wanted[0], seeds[0])
     if not (first / "pictures").is_dir():
         unseen = PLACE / "sets" / "scenes" / "images" / "val"
         look = ["look", str(first), str(unseen), "--pool", "64", "--dtype", students.precision()]
         subprocess.run([sys.executable, "-m", "unicscale", *look], check=False)
-    runs = [str(students.folder(PLACE, variant, seed)) for variant in wanted for seed in seeds]
-    subprocess.run([sys.executable, "-m", "unicscale", "report", *runs, "--out", str(PLACE / "report")], check=False)
+    runs = [str(cohort.folder(variant, seed)) for variant in wanted for seed in seeds]
+    subprocess.run(
+        [sys.executable, "-m", "unicscale", "report", *runs, "--out", str(cohort.home / "report")], check=False
+    )
 
 
 def refuse_full(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""The students: recipes/real.yaml as it is, and with one thing changed each; a run folder for every seed."""
+"""The students: recipes/real.yaml as it is or shorter, and with one thing changed each; a run folder for every seed."""
 
 from __future__ import annotations
 
@@ -40,30 +40,42 @@ class StudentError(UserError):
     exit_code = 6
 
 
-def folder(place: Path, variant: str, seed: int) -> Path:
-    """Its run folder."""
-    return place / "students" / f"{variant.replace(' ', '_')}-{seed}"
+class Cohort(NamedTuple):
+    """Students that are trained for as long: where their recipes, run folders, table and page lie."""
+
+    place: Path
+    steps: int | None = None  # of the first stage alone; None: both stages, as the recipe says
+
+    @property
+    def home(self) -> Path:
+        """Beside the data, and short ones below it."""
+        return self.place / f"{self.steps}_steps" if self.steps else self.place
+
+    def folder(self, variant: str, seed: int) -> Path:
+        """Its run folder."""
+        return self.home / "students" / f"{variant.replace(' ', '_')}-{seed}"
+
+    def seeds(self, variant: str) -> list[int]:
+        """Those of which there is a run folder."""
+        found = (path.name.rpartition("-") for path in (self.home / "students").glob("*-*") if path.is_dir())
+        return sorted(int(seed) for name, _, seed in found if name == variant.replace(" ", "_") and seed.isdigit())
 
 
-def seeds(place: Path, variant: str) -> list[int]:
-    """Those of which there is a run folder."""
-    found = (path.name.rpartition("-") for path in (place / "students").glob("*-*") if path.is_dir())
-    return sorted(int(seed) for name, _, seed in found if name == variant.replace(" ", "_") and seed.isdigit())
-
-
-def recipe(place: Path, variant: str, seed: int) -> Path:
+def recipe(cohort: Cohort, variant: str, seed: int) -> Path:
     """Its recipe, written out beside the students, so that anybody can read what was changed."""
     said = yaml.safe_load(RECIPE.read_text())
-    changes = VARIANTS[variant] | {"out": str(folder(place, variant, seed)), "seed": seed}
+    if cohort.steps:
+        said["stages"] = [said["stages"][0] | {"steps": cohort.steps}]
+    changes = VARIANTS[variant] | {"out": str(cohort.folder(variant, seed)), "seed": seed}
     if variant == "lite0 alone":  # it starts from the other teacher all the same: from a file, not from the recipe's
         changes["student.init"] = said["teachers"]["dinov2"]["weights"]
     for key, value in changes.items():
         _change(said, key.split("."), copy.deepcopy(value))
-    file = place / "recipes" / f"{folder(place, variant, seed).name}.yaml"
+    file = cohort.home / "recipes" / f"{cohort.folder(variant, seed).name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        f"# {variant}, seed {seed}: {RECIPE.name} with one thing changed\n{yaml.safe_dump(said, sort_keys=False)}"
-    )
+    length = f", {cohort.steps} steps of its first stage alone" if cohort.steps else ""
+    told = f"# {variant}, seed {seed}: {RECIPE.name}{length}, with one thing changed\n"
+    file.write_text(told + yaml.safe_dump(said, sort_keys=False))
     return file
 
 
@@ -77,17 +89,17 @@ class Student(NamedTuple):
         return f"student '{self.variant}', seed {self.seed}"
 
 
-def train(place: Path, wanted: Sequence[Student], more: Sequence[str], tell: Callable[[str], None]) -> None:
+def train(cohort: Cohort, wanted: Sequence[Student], more: Sequence[str], tell: Callable[[str], None]) -> None:
     """All of them to the end; what is there already is not done again.
 
     Two go side by side with a rank each, and one that is left over has two ranks: those that wait for nobody train
     a fifth more images a second than two ranks of one student do."""
-    waiting = [one for one in wanted if not _finished(folder(place, *one))]
+    waiting = [one for one in wanted if not _finished(cohort.folder(*one))]
     at_once = min(2, cores())
     for first in range(0, len(waiting), at_once):
         together = waiting[first : first + at_once]
         ranks = at_once // len(together)
-        running = [(one, *_started(place, one, ranks, more, len(together) > 1, tell)) for one in together]
+        running = [(one, *_started(cohort, one, ranks, more, len(together) > 1, tell)) for one in together]
         codes = [process.wait() for _, process, _ in running]
         for (one, _, said), code in zip(running, codes, strict=True):
             if code:
@@ -95,10 +107,10 @@ def train(place: Path, wanted: Sequence[Student], more: Sequence[str], tell: Cal
 
 
 def _started(
-    place: Path, one: Student, ranks: int, more: Sequence[str], aside: bool, tell: Callable[[str], None]
+    cohort: Cohort, one: Student, ranks: int, more: Sequence[str], aside: bool, tell: Callable[[str], None]
 ) -> tuple[subprocess.Popen[bytes], Path | None]:
     """Its process, and the file that it talks into where two would talk at once."""
-    file, begun = recipe(place, *one), owner_of(RunFolder(folder(place, *one)))
+    file, begun = recipe(cohort, *one), owner_of(RunFolder(cohort.folder(*one)))
     dtype = begun.engine.dtype if begun else precision()
     command = [sys.executable, "-m", "unicscale_launch.local", str(file), f"engine.dtype={dtype}", *more]
     command += ["--ranks", str(ranks)]

@@ -54,10 +54,10 @@ def measure(place: Path, label: str, model: str, out: Path, more: list[str], siz
         raise MeasureError(f"{label} was not measured (exit code {done.returncode}); the command said why")
 
 
-def measure_student(place: Path, variant: str, seed: int) -> None:
+def measure_student(cohort: students.Cohort, variant: str, seed: int) -> None:
     """In its run folder, where `unicscale report` looks."""
-    folder = students.folder(place, variant, seed)
-    measure(place, folder.name, str(folder), folder / "evaluation" / "own.json", [])
+    folder = cohort.folder(variant, seed)
+    measure(cohort.place, folder.name, str(folder), folder / "evaluation" / "own.json", [])
 
 
 def measure_teachers(place: Path) -> None:
@@ -75,15 +75,15 @@ def scores(file: Path) -> dict[str, dict[str, float]]:
     return {name: next(iter(row.values())) for name, row in held.items()}
 
 
-def gathered(place: Path) -> dict[str, Any]:
+def gathered(cohort: students.Cohort) -> dict[str, Any]:
     """Everything that was measured: teachers, and each student's seeds."""
     found: dict[str, Any] = {"teachers": {}, "students": {}}
     for name in ("lite0", "dinov2"):
-        if (file := place / "evaluation" / f"{name}.json").is_file():
+        if (file := cohort.place / "evaluation" / f"{name}.json").is_file():
             found["teachers"][name] = scores(file)
     for variant in students.VARIANTS:
-        for seed in students.seeds(place, variant):
-            if (file := students.folder(place, variant, seed) / "evaluation" / "own.json").is_file():
+        for seed in cohort.seeds(variant):
+            if (file := cohort.folder(variant, seed) / "evaluation" / "own.json").is_file():
                 found["students"].setdefault(variant, {})[str(seed)] = scores(file)
     return found
 
@@ -101,16 +101,38 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def differences(found: dict[str, Any], whole: str = "unic") -> str:
+    """What leaving one thing out changes: each row less the whole, seed by seed of those that both have."""
+    axes = [axis for axis in AXES if all(axis.score in one for one in found["teachers"].values())]
+    rows = [[f"less {whole}", *(axis.title for axis in axes)], ["---"] * (len(axes) + 1)]
+    for name, seeds in found["students"].items():
+        both = sorted(seeds.keys() & found["students"].get(whole, {}).keys())
+        if name != whole and both:
+            pairs = [(seeds[seed], found["students"][whole][seed]) for seed in both]
+            rows.append([f"{name} ({len(both)})", *(_difference(axis, pairs) for axis in axes)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) if len(rows) > 2 else ""
+
+
 def _interval(axis: Axis, held: dict[str, float]) -> str:
     return f"{axis.form.format(held['value'])} ± {axis.form.format((held['high'] - held['low']) / 2)}"
 
 
 def _seeds(axis: Axis, seeds: dict[str, Any]) -> str:
-    values = [one[axis.score]["value"] for one in seeds.values() if axis.score in one]
+    return _spread(axis, [one[axis.score]["value"] for one in seeds.values() if axis.score in one])
+
+
+def _difference(axis: Axis, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    both = [(one[axis.score]["value"], other[axis.score]["value"]) for one, other in pairs
+            if axis.score in one and axis.score in other]  # fmt: skip
+    return _spread(axis, [mine - theirs for mine, theirs in both], sign="+")
+
+
+def _spread(axis: Axis, values: list[float], sign: str = "") -> str:
+    """Their mean, and their standard deviation where there is more than one."""
     if not values:
         return "-"
     spread = f" ± {axis.form.format(stdev(values))}" if len(values) > 1 else ""
-    return axis.form.format(mean(values)) + spread
+    return axis.form.replace(":", f":{sign}").format(mean(values)) + spread
 
 
 def _gain(axis: Axis, found: dict[str, Any]) -> str:
