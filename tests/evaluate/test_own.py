@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.kit import measured, tiny_sets
@@ -12,6 +13,7 @@ from tests.kit.measured import FAST
 from unicscale.commands.evaluation import evaluate
 from unicscale.errors import DataError, RecipeError
 from unicscale.evaluate import suites
+from unicscale.evaluate.metrics.depth import depth_loss
 from unicscale.evaluate.sets import own
 from unicscale.evaluate.terms import Settings
 
@@ -89,7 +91,9 @@ def test_set_yaml_says_what_the_numbers_mean(tmp_path):
     values = np.unique([pairs.read(target) for _, target in pairs])
     assert pairs.classes == 2 and set(values) == {0, 1, 255}
     (tmp_path / "set.yaml").write_text("{clases: 3}")
-    with pytest.raises(DataError, match=r"set\.yaml: clases: .*\n  It takes: classes, first, ignore, unit, far"):
+    with pytest.raises(
+        DataError, match=r"set\.yaml: clases: .*\n  It takes: classes, first, ignore, values, unit, far"
+    ):
         own.dense("masks", tmp_path, "train")
 
 
@@ -98,6 +102,109 @@ def test_depth_is_in_metres_whatever_the_unit(tmp_path):
     (tmp_path / "set.yaml").write_text("{unit: 0.01, far: 25}")
     pairs = own.dense("depth", tmp_path, "test")
     assert pairs.far == 25 and np.unique(pairs.read(pairs[0][1])).max() == pytest.approx(30)
+
+
+def test_numbers_that_are_no_counting_are_listed(tmp_path):
+    scenes(tmp_path, "masks", range(20))
+    (tmp_path / "set.yaml").write_text("{values: [2, 0], classes: [sky, road]}")
+    pairs = own.dense("masks", tmp_path, "train")
+    target = pairs[0][1]
+    held = np.asarray(Image.open(target))
+    assert pairs.classes == 2 and np.array_equal(pairs.read(target), np.array([1, 255, 0], np.uint8)[held])
+    for said, why in (
+        ("{values: [3, 3]}", r"values: two to 255 different numbers"),
+        ("{values: [0, 255], ignore: 7}", r"ignore: said by values already"),
+        ("{values: [0, 255], classes: 3}", r"values: 2 numbers for 3 classes"),
+    ):
+        (tmp_path / "set.yaml").write_text(said)
+        with pytest.raises(DataError, match=rf"set\.yaml: {why}"):
+            own.dense("masks", tmp_path, "train")
+
+
+def test_masks_of_0_and_255_are_asked_about_instead_of_scoring_a_hundred(student, tmp_path):
+    """255 is ignored unless somebody says otherwise, and where one class is left every answer is right."""
+    data = tmp_path / "cut-outs"
+    scenes(data, "masks", range(20))
+    for file in (data / "masks").iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(file)) > 1, 255, 0).astype(np.uint8)).save(file)
+    with pytest.raises(
+        DataError, match=r"one class, and nothing can be told apart \(255 is ignored\)\.\n .*values: \[0, 255\]"
+    ):
+        evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "t.json", **FAST)
+    (data / "set.yaml").write_text("values: [0, 255]")
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "t.json", **FAST)
+    assert 0 < scores(tmp_path / "t.json")["segment:cut-outs/mIoU"]["student"]["value"] < 100
+
+
+def test_depth_in_fractions_or_8_bits_is_no_millimetres_unless_it_is_said(tmp_path):
+    scenes(tmp_path, "depth", range(20))
+    (tmp_path / "depth" / "0.png").unlink()
+    for name, held in (("0.npy", np.full((60, 80), 2.5, np.float32)), ("0.png", np.full((60, 80), 250, np.uint8))):
+        file = tmp_path / "depth" / name
+        np.save(file, held) if file.suffix == ".npy" else Image.fromarray(held).save(file)
+        with pytest.raises(
+            DataError, match=r"numbers of (float32|uint8); only whole .*\n .*unit: 1 for a map in metres"
+        ):
+            own.dense("depth", tmp_path, "test").read(file)
+        (tmp_path / "set.yaml").write_text("unit: 1")
+        assert own.dense("depth", tmp_path, "test").read(file).max() == held.max()
+        (tmp_path / "set.yaml").unlink()
+        file.unlink()
+
+
+def test_what_lies_too_far_is_not_learnt(tmp_path):
+    prediction = torch.full((1, 4, 4), 3.0)
+    near, far = torch.full((1, 8, 8), 3.0), torch.full((1, 8, 8), 3.0)
+    far[:, :, 4:] = 80.0
+    assert depth_loss(prediction, far, far=10.0) == depth_loss(prediction, near)
+    assert depth_loss(prediction, far) > depth_loss(prediction, near)
+
+
+def test_a_user_s_map_of_nyu_s_size_has_no_frame_to_cut_off(student, tmp_path):
+    wide = np.full((480, 640), 1000, np.uint16)
+    for number in range(4):
+        for folder, held in (("images", np.full((480, 640, 3), 90, np.uint8)), ("depth", wide)):
+            (tmp_path / "rooms" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(held).save(tmp_path / "rooms" / folder / f"{number}.png")
+    framed = wide.copy()
+    framed[:45] = 9000  # which NYUd's crop would not look at
+    for file in (tmp_path / "rooms" / "depth").iterdir():
+        Image.fromarray(framed).save(file)
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "t.json", **FAST)
+    told = next((tmp_path / "t").rglob("depth*.json")).read_text()
+    assert "Eigen" not in told and "neither learnt nor asked" in told
+    assert scores(tmp_path / "t.json")["depth:rooms/rmse"]["student"]["value"] > 0.5
+
+
+def test_splits_that_only_one_side_has_are_refused_and_not_split_by_name(tmp_path):
+    scenes(tmp_path, "masks", range(6), "train")
+    scenes(tmp_path, "masks", range(6, 9), "val")
+    (tmp_path / "masks" / "val").rename(tmp_path / "masks" / "validation")
+    with pytest.raises(DataError, match=r"images/val: images/ and masks/ have folders of the same names inside"):
+        own.dense("masks", tmp_path, "test")
+    (tmp_path / "masks" / "validation").rename(tmp_path / "masks" / "val")
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "train").rename(tmp_path / folder / "learn")
+    with pytest.raises(DataError, match="none to learn from"):
+        own.dense("masks", tmp_path, "train")
+
+
+def test_suffixes_in_capitals_are_read_and_two_maps_of_one_name_are_asked_about(tmp_path):
+    scenes(tmp_path, "masks", range(20))
+    (tmp_path / "masks" / "0.png").rename(tmp_path / "masks" / "0.PNG")
+    assert len(own.dense("masks", tmp_path, "train")) + len(own.dense("masks", tmp_path, "test")) == 20
+    np.save(tmp_path / "masks" / "0.npy", np.zeros((60, 80), np.uint8))
+    with pytest.raises(DataError, match=r"0\.npy: 0\.PNG is a map of the same name; which of them counts"):
+        own.dense("masks", tmp_path, "train")
+
+
+@pytest.mark.parametrize("task", ["knn", "linear"])
+def test_as_many_classes_of_other_names_are_not_taken_for_the_same(student, tmp_path, task):
+    tiny_sets.folders(tmp_path / "photos" / "train", ["apple", "bee", "cat"], 4)
+    tiny_sets.folders(tmp_path / "photos" / "val", ["apple", "cat", "dog"], 2, first=50)
+    said = r"'dog' is to be tested on, but there is nothing to learn it from and there is 'bee' to learn from"
+    with pytest.raises(DataError, match=said):
+        evaluate([str(student)], data=tmp_path, suite=[f"{task}:photos"], out=tmp_path / "t.json", **FAST)
 
 
 def test_an_image_without_a_mask_and_a_mask_in_colours_are_named(student, tmp_path):

@@ -75,9 +75,21 @@ class Probe(Task):
 
 
 def check_classes(name: str, train: Labelled, test: Labelled) -> None:
-    """Refuse a test set with another number of classes than its training set."""
+    """Refuse a test set with other classes than its training set: the same number would mean another class."""
+    if train.names and test.names and train.names != test.names:
+        raise DataError(f"{name}: {_unlike(train.names, test.names)}; both splits need the same folder for every class")
     if train.classes != test.classes:
         raise DataError(
             f"{name}: {train.classes} classes to train on, but {test.classes} to test on; "
             "both splits need a folder for every class"
         )
+
+
+def _unlike(train: tuple[str, ...], test: tuple[str, ...]) -> str:
+    untaught, unasked = ([one for one in some if one not in other] for some, other in ((test, train), (train, test)))
+    if not (untaught or unasked):
+        return "train and test number their classes in another order"
+    lacks = [f"'{name}' is to be tested on, but there is nothing to learn it from" for name in untaught[:1]]
+    lacks += [f"there is '{name}' to learn from, but nothing to test it on" for name in unasked[:1]]
+    more = len(untaught) + len(unasked) - len(lacks)
+    return " and ".join(lacks) + (f", and {more} more of the kind" if more else "")

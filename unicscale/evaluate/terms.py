@@ -45,6 +45,7 @@ class Labelled(NamedTuple):
     labels: Tensor  # (N,)
     classes: int
     own: Tensor | None = None  # (N,) where each of them stands in the set it is learnt from; it may not ask itself
+    names: tuple[str, ...] = ()  # of the classes, where the set has them
 
 
 @dataclass(frozen=True, slots=True)

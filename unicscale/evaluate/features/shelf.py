@@ -82,7 +82,7 @@ class Shelf:
             raise DataError(f"{images.path}: no labels; one folder per class is expected here")
         found = self.summaries(subject, images, answer)
         classes = len(images.classes) or int(np.asarray(images.labels).max()) + 1
-        return Labelled(found["summary"], found["labels"], classes)
+        return Labelled(found["summary"], found["labels"], classes, names=tuple(images.classes))
 
     def summaries(self, subject: Subject, images: Images, answer: str | None = None) -> dict[str, Tensor]:
         """Features of any images, through the cache."""

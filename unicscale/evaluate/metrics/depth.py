@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -39,10 +40,10 @@ class DepthHead(nn.Module):
         return logits.permute(0, 2, 3, 1).softmax(dim=-1) @ self.get_buffer("centres")
 
 
-def depth_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+def depth_loss(predicted: Tensor, truth: Tensor, *, far: float = math.inf) -> Tensor:
     """The scale-invariant log loss (arXiv:1406.2283, weighed as AdaBins does) over the pixels that have depth."""
     predicted = resize_depth(predicted, truth.shape[-2:])
-    known = truth > 0
+    known = (truth > 0) & (truth <= far)  # behind it a head has no bins
     wrong = (predicted.clamp_min(1e-6).log() - truth.clamp_min(1e-6).log()) * known
     count = known.sum().clamp_min(1)
     mean = wrong.sum() / count

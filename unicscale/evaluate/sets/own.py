@@ -7,17 +7,17 @@ import os
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from unicscale.data.sets.arrays import SUFFIX
 from unicscale.data.sets.folder import SUFFIXES
 from unicscale.data.sets.images import Images, open_images
 from unicscale.errors import DataError
-from unicscale.evaluate.sets.pairs import IGNORE, Pairs, mask, metres
+from unicscale.evaluate.sets.pairs import IGNORE, MILLIMETRE, MOST_CLASSES, Pairs, mask, metres
 from unicscale.evaluate.sets.subset import Some
 from unicscale.recipe.sections import Count, NonNegative, Positive, Section
 
@@ -33,8 +33,22 @@ class Meaning(Section):
     classes: Count | list[str] | None = None  # None: up to the largest that any mask holds
     first: int = 0  # how masks count the first class; what lies below it is ignored
     ignore: NonNegative = IGNORE
-    unit: Positive = 0.001  # metres that 1 stands for
+    values: list[int] | None = None  # how masks say each class, where that is no counting; other numbers: ignored
+    unit: Positive | None = None  # metres that 1 stands for; None: millimetres, in whole numbers of 16 bits
     far: Positive = 10.0  # metres: what lies behind does not count
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.values is None:
+            return self
+        if len(set(self.values)) < len(self.values) or not 2 <= len(self.values) <= MOST_CLASSES:
+            raise ValueError(f"values: two to {MOST_CLASSES} different numbers, one for each class")
+        if clash := sorted({"first", "ignore"} & self.model_fields_set):
+            raise ValueError(f"{clash[0]}: said by values already, which ignore whatever they do not list")
+        named = len(self.classes) if isinstance(self.classes, list) else self.classes
+        if named not in (None, len(self.values)):
+            raise ValueError(f"values: {len(self.values)} numbers for {named} classes")
+        return self
 
     @classmethod
     def of(cls, root: Path) -> Meaning:
@@ -46,7 +60,8 @@ class Meaning(Section):
             return cls.model_validate(yaml.safe_load(file.read_text()) or {})
         except (OSError, ValueError, yaml.YAMLError, ValidationError) as problem:
             said = problem.errors()[0] if isinstance(problem, ValidationError) else None
-            why = f"{'.'.join(map(str, said['loc']))}: {said['msg']}" if said else str(problem)
+            where = ".".join(map(str, said["loc"])) if said else ""
+            why = ": ".join(filter(None, [where, said["msg"].removeprefix("Value error, ")])) if said else str(problem)
             raise DataError(f"{file}: {why}\n  It takes: {', '.join(cls.model_fields)}.") from None
 
 
@@ -84,11 +99,17 @@ def dense(kind: str, root: Path, split: str) -> Pairs:
     if not pairs:
         raise DataError(f"{root}: no images for the {split} split")
     if kind == "depth":
-        return Pairs(str(root), pairs, partial(metres, unit=said.unit), far=said.far, meaning=("depth", said.unit))
-    read = partial(mask, first=said.first, ignore=int(said.ignore))
-    classes = len(said.classes) if isinstance(said.classes, list) else said.classes
-    meaning = ("masks", said.first, said.ignore)
+        meaning = ("depth", said.unit or MILLIMETRE)
+        return Pairs(str(root), pairs, partial(metres, unit=said.unit), far=said.far, meaning=meaning)
+    read = partial(mask, first=said.first, ignore=int(said.ignore), values=said.values)
+    classes = said.classes if isinstance(said.classes, int) else len(said.classes or said.values or ())
+    meaning = ("masks", said.first, said.ignore, *([tuple(said.values)] if said.values else []))
     classes = classes or _largest(root, said) + 1  # pyright: ignore[reportArgumentType]  frozen sections have a hash
+    if classes < 2:
+        raise DataError(
+            f"{root}: all masks hold one class, and nothing can be told apart ({said.ignore:g} is ignored).\n"
+            "  Say in set.yaml what their numbers mean: values: [0, 255] where 255 is a class of its own."
+        )
     return Pairs(str(root), pairs, read, classes=classes, meaning=meaning)
 
 
@@ -111,12 +132,23 @@ def _by_key(pairs: list[tuple[Path, Path]], split: str) -> list[tuple[Path, Path
 def _groups(root: Path, kind: str) -> dict[str, list[tuple[Path, Path]]]:
     """The pairs of each split; all are `train` where no folders tell them apart."""
     found: dict[str, list[tuple[Path, Path]]] = {"train": [], "test": []}
+    alone: dict[str, Path] = {}  # a split's folder of images without maps, or of maps without images
     for split, names in SPLITS.items():
         for name in names:
             for images, targets in ((f"images/{name}", "{}/" + name), (f"{name}/images", name + "/{}")):
                 place = next((p for t in TARGETS[kind] if (p := root / targets.format(t)).is_dir()), None)
-                if not found[split] and (root / images).is_dir() and place is not None:
-                    found[split] = _paired(root / images, place)
+                if (root / images).is_dir() and place is not None:
+                    found[split] = found[split] or _paired(root / images, place)
+                elif (root / images).is_dir() or place is not None:
+                    alone.setdefault(split, place or root / images)
+    for split, place in alone.items():
+        if not found[split]:
+            raise DataError(f"{place}: images/ and {kind}/ have folders of the same names inside, or neither has any")
+    if found["test"] and not found["train"]:
+        raise DataError(
+            f"{root}: images to test on lie in a folder of their own, and none to learn from.\n"
+            "  Put those into train/ beside it, or all of them into none: then a fifth is the test set."
+        )
     if not found["train"]:
         place = _target_folder(root, kind)
         if place is None:
@@ -127,9 +159,10 @@ def _groups(root: Path, kind: str) -> dict[str, list[tuple[Path, Path]]]:
 
 def _paired(images: Path, targets: Path) -> list[tuple[Path, Path]]:
     pictures = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
-    maps = {
-        path.relative_to(targets).with_suffix(""): path for path in sorted(targets.rglob("*")) if path.suffix in MAPS
-    }
+    maps: dict[Path, Path] = {}
+    for path in sorted(path for path in targets.rglob("*") if path.suffix.lower() in MAPS):
+        if (other := maps.setdefault(path.relative_to(targets).with_suffix(""), path)) is not path:
+            raise DataError(f"{path}: {other.name} is a map of the same name; which of them counts?")
     names = [picture.relative_to(images).with_suffix("") for picture in pictures]
     lacking = next((picture for picture, name in zip(pictures, names, strict=True) if name not in maps), None)
     if lacking is not None:

@@ -18,6 +18,7 @@ Pair = tuple[Path, Path]
 Match = tuple[Path, Path, Path]
 IGNORE = 255  # of a mask, once it is read
 MOST_CLASSES = 255  # fewer than 8 bits can say
+MILLIMETRE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +82,38 @@ def every_nth(files: Sequence[Any], limit: int | None) -> Sequence[Any]:
     return [files[i * len(files) // limit] for i in range(limit)]
 
 
-def mask(path: Path, *, first: int = 0, ignore: int = IGNORE) -> np.ndarray:
-    """Classes 0, 1, ...; `first` is how the file counts the first one, and what lies below it is ignored."""
-    values = _values(path)
-    if values.ndim != 2 or values.dtype.kind not in "bui":
-        raise DataError(f"{path}: a mask holds one whole number per pixel, and this is {_shape(values)}")
-    values = values.astype(np.int32)
-    ignored = (values == ignore) | (values < first)
-    values -= first
-    if (strange := values[~ignored]).size and int(strange.max()) >= MOST_CLASSES:
+def mask(path: Path, *, first: int = 0, ignore: int = IGNORE, values: Sequence[int] | None = None) -> np.ndarray:
+    """Classes 0, 1, ...; `first` is how the file counts the first one, and what lies below it is ignored.
+
+    `values` are how it says each of them, where that is no counting; every other number is ignored."""
+    held = _values(path)
+    if held.ndim != 2 or held.dtype.kind not in "bui":
+        raise DataError(f"{path}: a mask holds one whole number per pixel, and this is {_shape(held)}")
+    held = held.astype(np.int64)
+    if values is not None:
+        order = np.argsort(values)
+        place = np.searchsorted(values, held, sorter=order).clip(max=len(values) - 1)
+        known = np.asarray(values)[order][place] == held
+        return np.where(known, order[place], IGNORE).astype(np.uint8)
+    ignored = (held == ignore) | (held < first)
+    held -= first
+    if (strange := held[~ignored]).size and int(strange.max()) >= MOST_CLASSES:
         raise DataError(f"{path}: holds class {int(strange.max())}, but at most {MOST_CLASSES} classes are understood")
-    return np.where(ignored, IGNORE, values).astype(np.uint8)
+    return np.where(ignored, IGNORE, held).astype(np.uint8)
 
 
-def metres(path: Path, *, unit: float = 0.001) -> np.ndarray:
-    """Depth, 0 where it is unknown; `unit` is how far 1 is: 16-bit maps usually hold millimetres."""
+def metres(path: Path, *, unit: float | None = None) -> np.ndarray:
+    """Depth, 0 where it is unknown; `unit` is how far 1 is, which for whole numbers of 16 bits is a millimetre."""
     values = _values(path)
     if values.ndim != 2:
         raise DataError(f"{path}: a depth map holds one number per pixel, and this is {_shape(values)}")
-    return np.nan_to_num(values.astype(np.float32) * np.float32(unit), nan=0.0, posinf=0.0, neginf=0.0)
+    if unit is None and (values.dtype.kind not in "ui" or values.dtype.itemsize < 2):
+        raise DataError(
+            f"{path}: numbers of {values.dtype}; only whole ones of 16 bits or more are taken for millimetres.\n"
+            "  Where the set is your own, say in its set.yaml how many metres 1 is: unit: 1 for a map in metres."
+        )
+    scale = np.float32(MILLIMETRE if unit is None else unit)
+    return np.nan_to_num(values.astype(np.float32) * scale, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _values(path: Path) -> np.ndarray:

@@ -14,13 +14,13 @@ from unicscale.evaluate.tasks.dense import Depth, Segment
 LAYOUTS = """  labelled:      train/CLASS/*.jpg and val/CLASS/*.jpg (or test/); or CLASS/*.jpg, of which a fifth tests
   segmentation:  images/ and masks/, one number per pixel; with train/ and val/ in both, or split by name
   depth:         images/ and depth/, the same way
-  set.yaml beside them may say classes, first, ignore (masks), unit, far (depth)"""
+  set.yaml beside them may say classes, first, ignore, values (masks), unit, far (depth)"""
 # task -> the kind of set it wants, how it is made of its name and its set
 MAKE: dict[str, tuple[str, Callable[[str, tuple[str, ...]], Task]]] = {
     "knn": ("labelled", Knn),
     "linear": ("labelled", lambda name, needs: Logistic(name, needs, solver="lbfgs")),
     "segment": ("masks", Segment),
-    "depth": ("depth", Depth),
+    "depth": ("depth", lambda name, needs: Depth(name, needs, framed=False)),
 }
 
 
