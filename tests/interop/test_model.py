@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,48 @@ def test_a_picture_a_path_a_tensor_and_a_batch_are_understood(tmp_path: Path, pi
     file.write_text("no picture")
     with pytest.raises(DataError, match=r"one\.png: not an image"):
         model(file)
+
+
+def test_an_array_is_a_picture_and_other_things_are_named(picture: Image.Image) -> None:
+    model = load(OFFICIAL)
+    torch.testing.assert_close(model(np.asarray(picture)), model(picture))
+    for strange, said in (
+        (np.zeros((3, 56, 56), np.float32), r"an array is one picture, .* this is \(3, 56, 56\) of float32"),
+        (np.zeros((90, 70, 4), np.uint8), "it has 4 channels; this model sees 3"),
+        (
+            {"pixel_values": 1},
+            "images are tensors, PIL images, arrays, paths or a list of them; this is <class 'dict'>",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            model(strange)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_photograph_is_turned_as_its_exif_says_by_whichever_way_it_comes(
+    tmp_path: Path, picture: Image.Image
+) -> None:
+    model, exif = load(OFFICIAL), Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "phone.png", exif=exif)
+    torch.testing.assert_close(model(Image.open(tmp_path / "phone.png")), model(tmp_path / "phone.png"))
+    assert not torch.equal(model(picture).summary, model(tmp_path / "phone.png").summary)
+
+
+def test_floats_that_nobody_normalised_are_not_taken_for_others(picture: Image.Image) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 56, 56), dtype=torch.uint8)
+    for many in (pixels.float(), [*pixels.float()]):
+        with pytest.raises(
+            DataError, match=r"floats up to 255: .*white is 2\.64\.\n .*model\(images\.to\(torch\.uint8\)\)"
+        ):
+            load(OFFICIAL)(many)
+    with pytest.warns(UserWarning, match="floats between 0 and 1 are taken as normalised") as told:
+        load(OFFICIAL)(pixels / 255)
+    assert told[0].filename == __file__
+    model = load(OFFICIAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(model.transform(picture)), model(torch.zeros(1, 3, 56, 56)), load(OFFICIAL)(pixels)
+    assert model.looked
 
 
 def test_the_transform_is_torchvisions_resize_centre_crop_and_normalise(picture: Image.Image) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import ImageOps
+from PIL.Image import Image
 from safetensors import SafetensorError
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
@@ -21,10 +24,8 @@ from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.interop import native
 from unicscale.interop.opened import Opened, Statistics
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Picture = Union[Tensor, "Image", str, Path]
+Picture = Tensor | Image | np.ndarray | str | Path
+BRIGHTER = 10  # times what white or black is to a model: no augmentation does that, pixels up to 255 do
 FROZEN = (
     "this model is frozen: nothing in it would learn.\n"
     "  `unicscale.load(PATH, trainable=True)` gives one that trains. To train only what stands behind a frozen one, "
@@ -34,6 +35,8 @@ FROZEN = (
 
 class Model(nn.Module):
     """A student. uint8 pixels are normalised inside, floats are taken as normalised; pictures are cut to its size."""
+
+    looked = False  # whether floats have been looked at: once, for on a GPU the host waits for it
 
     def __init__(self, opened: Opened, *, projectors: bool, trainable: bool = False) -> None:
         super().__init__()
@@ -63,7 +66,9 @@ class Model(nn.Module):
         return super().requires_grad_(requires_grad)
 
     def forward(self, images: Picture | Sequence[Picture]) -> Features | Seen:
-        """(B, C, H, W), one (C, H, W), a PIL image, a path, or a list of these -> Features, or Seen with projectors.
+        """(B, C, H, W), one (C, H, W), a picture, a path, or a list of these -> Features, or Seen with projectors.
+
+        A picture is a PIL image, or an array (H, W, C) of uint8, as OpenCV and imageio give it; its colours are RGB.
 
         Answers are still standardised.
         """
@@ -78,7 +83,7 @@ class Model(nn.Module):
 
     def transform(self, picture: Image) -> Tensor:
         """A PIL image as evaluation sees it: the centre of it at the model's size, (3, S, S) normalised floats."""
-        return self._cut(decode.to_rgb(picture), "a picture")
+        return self._cut(decode.to_rgb(ImageOps.exif_transpose(picture)), "a picture")
 
     def _cut(self, image: np.ndarray, name: str) -> Tensor:
         if image.shape[2] != len(self.mean):
@@ -125,16 +130,47 @@ class Model(nn.Module):
                     f"images are (B, {count}, H, W) or one ({count}, H, W): uint8, or floats that are normalised; "
                     f"this is {tuple(images.shape)}."
                 )
+            self._look(images)
             return images if images.dim() == 4 else images[None]
         pictures = [images] if isinstance(images, str | Path) or not isinstance(images, Sequence) else images
         device = next(self.student.parameters()).device
         return torch.stack([self._one(picture) for picture in pictures]).to(device)
 
+    def _look(self, images: Tensor) -> None:
+        """Floats that nobody normalised give tokens like any others, and worse ones."""
+        if self.looked or not images.is_floating_point() or torch.compiler.is_compiling():
+            return
+        ends = [(side - m) / s for side in (0, 1) for m, s in zip(self.mean, self.std, strict=True)]
+        low, high = (float(end) for end in images.aminmax()) if images.numel() else (0.0, 0.0)
+        if high > BRIGHTER * max(map(abs, ends)):
+            raise DataError(
+                f"floats up to {high:.4g}: they are taken as normalised with model.mean and model.std, where white is "
+                f"{max(ends):.3g}.\n  Pixels are normalised inside if they are uint8: model(images.to(torch.uint8))."
+            )
+        if min(ends) < 0 <= low < high <= 1:
+            warnings.warn(
+                "floats between 0 and 1 are taken as normalised with model.mean and model.std. If they are not, "
+                "model((images * 255).to(torch.uint8)) is.",
+                stacklevel=6,
+            )
+        self.looked = True
+
     def _one(self, picture: Picture) -> Tensor:
         if isinstance(picture, Tensor):
+            self._look(picture)
             return picture if picture.is_floating_point() else normalise(picture, self.mean, self.std)
-        if not isinstance(picture, str | Path):
+        if isinstance(picture, np.ndarray):
+            if picture.ndim != 3 or picture.dtype != np.uint8:
+                raise DataError(
+                    f"an array is one picture, (H, W, C) of uint8; this is {picture.shape} of {picture.dtype}."
+                )
+            return self._cut(picture, "an array")
+        if isinstance(picture, Image):
             return self.transform(picture)
+        if not isinstance(picture, str | Path):
+            raise DataError(
+                f"images are tensors, PIL images, arrays, paths or a list of them; this is {type(picture)}."
+            )
         try:
             return self._cut(pixels(str(picture)), str(picture))
         except decode.Undecodable as problem:
