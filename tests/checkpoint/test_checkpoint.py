@@ -202,6 +202,16 @@ def test_a_truncated_shard_is_named_with_its_size_and_the_one_before_is_used(
     assert f"rank-0000.safetensors has {size - 3} bytes instead of {size}" in said()
 
 
+def test_a_model_that_is_read_from_the_one_before_is_said_to_be(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shard = saved(tmp_path, 1, 2) / "rank-0000.safetensors"
+    os.truncate(shard, shard.stat().st_size - 3)
+    assert checkpoint.locate(tmp_path).progress.step == 1
+    told = capfd.readouterr().err
+    assert "step-00000002 is skipped: rank-0000.safetensors has" in told and "taken instead: step-00000001" in told
+
+
 @pytest.mark.parametrize(
     ("latest", "words"), [(None, "LATEST is missing"), ("\x00junk", "LATEST says"), ("step-00000001\n", "LATEST says")]
 )

@@ -356,7 +356,7 @@ def test_the_table_reads_as_a_table():
 # --- MODEL ----------------------------------------------------------------------------------------
 
 
-def assert_hashed_once(run, monkeypatch):
+def assert_hashed_once(run, monkeypatch, capfd):
     """Whatever a run is measured by, only the checkpoint that is measured is hashed whole, and once."""
     hashed, digest = [], hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda file, *how: hashed.append(Path(file.name)) or digest(file, *how))
@@ -372,9 +372,10 @@ def assert_hashed_once(run, monkeypatch):
     newest = run / "checkpoints" / "step-00000004" / "rank-0000.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     assert open_subject(f"{run}@high", torch.device("cpu")).name == "run@step-00000003"
+    assert "run@high: " in (told := capfd.readouterr().err) and "The one before it is taken instead." in told
 
 
-def test_a_stage_of_a_run_is_a_model(data, tmp_path, monkeypatch):
+def test_a_stage_of_a_run_is_a_model(data, tmp_path, monkeypatch, capfd):
     tree = {
         "schema": 1,
         "out": str(tmp_path / "run"),
@@ -398,7 +399,7 @@ def test_a_stage_of_a_run_is_a_model(data, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match=r"is called 'hihg'\. Did you mean 'high'\?\n  stages: low, high"):
         open_subject(str(tmp_path / "run@hihg"), torch.device("cpu"))
     evaluate([str(tmp_path / "run")], data=data, suite=["knn"], teachers=True, **FAST)
-    assert_hashed_once(tmp_path / "run", monkeypatch)
+    assert_hashed_once(tmp_path / "run", monkeypatch, capfd)
     whole = json.loads((tmp_path / "run" / "evaluation" / "knn.json").read_text())
     assert {name: facts["teacher"] for name, facts in whole["models"].items()} == {"run": False, "teacher:dino": True}
 

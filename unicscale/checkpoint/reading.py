@@ -21,6 +21,7 @@ from unicscale.checkpoint.manifest import NAME, Damaged, Manifest, verify
 from unicscale.contracts import Progress
 from unicscale.engine import Engine, Piece
 from unicscale.errors import CheckpointError
+from unicscale.ranks.terminal import tell
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe, load_written
 
@@ -206,9 +207,11 @@ def locate(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{path}: {'; '.join(wrong)}.\n  Choose another checkpoint of the run.")
         return found
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    found, _ = newest(folder)
+    found, skipped = newest(folder)
     if found is None:
         raise CheckpointError(f"{path} holds no checkpoint.\n  Give a run folder, or one step-… folder of it.")
+    for line in skipped:
+        tell(f"{path}: {line}; taken instead: {found.path.name}")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unicscale.interop.loading import Model
-    from unicscale.interop.opened import Opened
 
 
 def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[str, Any]] | None = None) -> Subject:
@@ -32,9 +30,9 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
         lender = Lender.of(name, {**section, **given.get(name, {})})
         counts = source.startswith("teacher:")
         return _of_frozen(label or source, lender, device, teacher=counts)
-    from unicscale.interop.loading import both
+    from unicscale.interop.loading import both, first_whole
 
-    path, opened = _read(source)
+    path, opened = first_whole(source)
     module, whole = both(opened)
     module.to(device)
     of = sha_of(module), module.size, module.patch, len(module.mean)
@@ -45,17 +43,6 @@ def open_subject(model: str, device: torch.device, given: Mapping[str, Mapping[s
     whole.to(device)
     silent = tuple(name for name in whole.statistics if not whole.answers_summary(name))
     return replace(subject, see=whole, invert=_inverse(whole, device), lenders=lenders, silent=silent)
-
-
-def _read(source: str) -> tuple[str, Opened]:
-    """The first of the checkpoints meant that is whole: each is hashed once, on its way in."""
-    from unicscale.interop.loading import read
-
-    *newer, last = resolved(source)
-    for path in newer:
-        with contextlib.suppress(CheckpointError):  # a damaged one: the one before it then
-            return path, read(path)
-    return last, read(last)
 
 
 def parted(model: str) -> tuple[str, str]:

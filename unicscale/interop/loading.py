@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from unicscale.interop import foreign, native, unic
 from unicscale.interop.model import Model
 from unicscale.interop.opened import Opened
 from unicscale.interop.sources import frozen_section, resolved
+from unicscale.ranks.terminal import tell
 from unicscale.recipe.sections import TeacherSection
 from unicscale.student.model import Student
 from unicscale.teacher.frozen import open_frozen
 
-__all__ = ["Model", "both", "load", "read"]
+__all__ = ["Model", "both", "first_whole", "load", "read"]
 
 
 EXPORT = "export.json"  # marks an export's folder
@@ -59,11 +59,18 @@ def both(opened: Opened) -> tuple[Model, Model | None]:
 
 def read(source: str | Path, *, projectors: bool = True) -> Opened:
     """A student from a run folder, RUN@STAGE, a checkpoint, an export, a file of ours, or one that others wrote."""
-    *newer, last = resolved(str(source))
+    return first_whole(str(source), projectors=projectors)[1]
+
+
+def first_whole(source: str, *, projectors: bool = True) -> tuple[str, Opened]:
+    """The first whole one of the checkpoints that are meant, and its path: each is hashed once, on its way in."""
+    *newer, last = resolved(source)
     for path in newer:
-        with contextlib.suppress(CheckpointError):  # a damaged one: the one before it then
-            return _read(Path(path), projectors)
-    return _read(Path(last), projectors)
+        try:
+            return path, _read(Path(path), projectors)
+        except CheckpointError as problem:
+            tell(f"{source}: {str(problem).splitlines()[0]} The one before it is taken instead.")
+    return last, _read(Path(last), projectors)
 
 
 def _read(path: Path, projectors: bool) -> Opened:
