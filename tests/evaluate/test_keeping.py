@@ -1,6 +1,7 @@
 """What was measured stays: summaries grow, in every run they belong to, and say what may not be compared."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.kit import measured, tiny_sets
 from tests.kit.measured import FAST
 from unicscale.commands.evaluation import evaluate
 from unicscale.errors import RecipeError
-from unicscale.evaluate import keeping
+from unicscale.evaluate import checkpoints, keeping
 from unicscale.evaluate.results import course
 from unicscale.evaluate.results.compare import summary, text_table
 from unicscale.recipe import load as load_recipe
@@ -74,6 +75,14 @@ def test_the_course_of_a_run_has_a_point_for_every_checkpoint(run, data):
         evaluate([str(run), str(run)], data=data, suite=["knn"], over_checkpoints=True, **FAST)
     with pytest.raises(RecipeError, match=r"--over-checkpoints .*: a run folder with checkpoints is expected"):
         evaluate([str(data)], data=data, suite=["knn"], over_checkpoints=True, **FAST)
+
+
+def test_a_damaged_checkpoint_is_missing_from_the_course_and_it_is_said(run, data, tmp_path, capfd):
+    copied = shutil.copytree(run, tmp_path / "run")
+    damaged = copied / "checkpoints" / "step-00000002"
+    (damaged / "manifest.json").write_text("{")
+    assert [one.at["step"] for one in checkpoints.of_run(str(copied))] == [1, 3]
+    assert f"{damaged}: passed over, for its manifest or its recipe is damaged" in capfd.readouterr().err
 
 
 def test_a_joint_table_is_written_in_every_run_it_belongs_to(data, tmp_path):

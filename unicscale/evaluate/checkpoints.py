@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unicscale import checkpoint
 from unicscale.errors import CheckpointError, RecipeError
+from unicscale.ranks.terminal import tell
 
 
 class Kept(NamedTuple):
@@ -20,7 +20,7 @@ class Kept(NamedTuple):
 
 
 def of_run(model: str) -> list[Kept]:
-    """The checkpoints of a run, the first step first; those whose manifest is damaged are passed over."""
+    """The checkpoints of a run, the first step first; damaged ones are passed over, and said to be."""
     run = Path(model)
     folders = checkpoint.committed(run / "checkpoints")
     if not folders:
@@ -33,6 +33,9 @@ def of_run(model: str) -> list[Kept]:
 
 def _whole(run: Path, folders: list[Path]) -> Iterator[Kept]:
     for folder in folders:
-        with suppress(CheckpointError):
+        try:
             progress = checkpoint.glance(folder).progress
-            yield Kept(f"{run.resolve().name}@{folder.name}={folder}", asdict(progress))
+        except CheckpointError:
+            tell(f"{folder}: passed over, for its manifest or its recipe is damaged; the others are measured")
+            continue
+        yield Kept(f"{run.resolve().name}@{folder.name}={folder}", asdict(progress))
