@@ -61,7 +61,8 @@ class HuggingFace(Teacher):
     def build(self, options: Options) -> Any:
         held = hf_config.read(options.config)
         which = _measured_class(json.dumps(held, sort_keys=True, default=str))
-        module = _entered(list(_makers(hf_config.configuration(held)))[which]())
+        blue_first = hf_config.blue_first(options.config, _measured(json.dumps(held, sort_keys=True, default=str))[1])
+        module = _entered(list(_makers(hf_config.configuration(held)))[which](), blue_first)
         self.names = frozenset(module.state_dict())
         return module
 
@@ -119,11 +120,16 @@ def _child(parent: Any, vision: Any) -> Any:
     raise ValueError(f"no part of {type(parent).__name__} is its image encoder")
 
 
-def _entered(module: Any) -> Any:
+def _entered(module: Any, blue_first: bool = False) -> Any:
     from unicscale_teachers.hf_tokens import tokens
 
-    module.forward = partial(tokens, module, module.forward)  # the one entry that sharded modules allow
+    forward = partial(tokens, module, module.forward)
+    module.forward = partial(_turned, forward) if blue_first else forward  # the one entry that sharded modules allow
     return module
+
+
+def _turned(forward: Any, images: Any) -> Features:
+    return forward(images.flip(1))
 
 
 @lru_cache(maxsize=64)

@@ -17,6 +17,7 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[Any, Any]], ...] = (
     (("clip", "metaclip", "altclip", "chinese_clip", "blip", "owl", "aimv2", "mlcd"), (CLIP_MEAN, CLIP_STD)),
     (("siglip", "beit", "janus", "sam3"), (HALF, HALF)),
     (("radio", "tipsv2"), (ZERO, ONE)),  # radio normalises inside of its module
+    (("mobilevit",), (ZERO, ONE)),
     (("dinov2", "dinov3", "deit", "vit_mae", "vit_msn", "vitdet", "ijepa", "data2vec-vision", "convnext", "swin",
       "resnet", "focalnet", "hiera", "pvt", "regnet", "efficientnet", "levit", "poolformer", "cvt", "sam", "internvl",
       "depth_anything", "dinat", "pixio", "swiftformer"), (IMAGENET_MEAN, IMAGENET_STD)),
@@ -121,14 +122,39 @@ def native(vision: Any) -> int:
 
 
 def normalisation(config: str | dict[str, Any], kinds: tuple[str, ...]) -> tuple[Any, Any]:
-    """Mean and deviation: of preprocessor_config.json, or of the family; TeacherError where neither says them."""
-    file = place_of(config, "preprocessor_config.json") if isinstance(config, str) else None
-    if file is not None and file.is_file():
-        said = _json(file)
-        if said.get("do_normalize", True) is False:
-            return ZERO, ONE
-        if "image_mean" in said or "image_std" in said:
-            return _three(said.get("image_mean"), file, "image_mean"), _three(said.get("image_std"), file, "image_std")
+    """Mean and deviation of pixels in 0..1: of the processor's file, or of the family; TeacherError where neither says
+    them. A file may scale pixels otherwise, before and after: all of it is one mean and one deviation."""
+    file, said = _processor(config)
+    mean, std = _stated(file, said, kinds)
+    factor = 255.0 * _number(file, said, "rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255.0
+    offset = 1.0 if said.get("rescale_offset") else 0.0
+    if said.get("include_top") and "image_std" in said:  # EfficientNet's: divided twice
+        std = tuple(one * one for one in std)
+    if abs(factor - 1) < 1e-6 and not offset:  # as nearly all are: the numbers themselves, to the last bit
+        return mean, std
+    return tuple((one + offset) / factor for one in mean), tuple(one / factor for one in std)
+
+
+def blue_first(config: str | dict[str, Any], kinds: tuple[str, ...]) -> bool:
+    """Whether the encoder sees blue, green, red: MobileViTs do, and a processor's file may say so of others."""
+    return bool(_processor(config)[1].get("do_flip_channel_order", kinds[0].startswith("mobilevit")))
+
+
+def _processor(config: str | dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """What lies beside the config about its pixels, and in which file; nothing where nothing does."""
+    for name in ("preprocessor_config.json", "processor_config.json") if isinstance(config, str) else ():
+        if (file := place_of(str(config), name)) is not None and file.is_file():
+            held = _json(file)
+            inside = held.get("image_processor", held)  # a processor of words and pixels holds both
+            return file, inside if isinstance(inside, dict) else held
+    return Path(), {}
+
+
+def _stated(file: Path, said: dict[str, Any], kinds: tuple[str, ...]) -> tuple[Any, Any]:
+    if not said.get("do_normalize", not kinds[0].startswith("mobilevit")):
+        return ZERO, ONE
+    if "image_mean" in said or "image_std" in said:
+        return _three(said.get("image_mean"), file, "image_mean"), _three(said.get("image_std"), file, "image_std")
     for kind in kinds:
         for beginnings, pixels in FAMILIES:
             if kind.startswith(beginnings):
@@ -137,6 +163,13 @@ def normalisation(config: str | dict[str, Any], kinds: tuple[str, ...]) -> tuple
         f"nothing says how images for '{kinds[0]}' are normalised: no preprocessor_config.json is beside the config.\n"
         "  Put it there, or state `mean: [r, g, b]` and `std: [r, g, b]` for pixels in 0..1."
     )
+
+
+def _number(file: Path, said: dict[str, Any], key: str, usual: float) -> float:
+    value = said.get(key, usual)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        raise TeacherError(f"{file}: `{key}: {str(value)[:80]}` is no number above 0.")
+    return float(value)
 
 
 def _three(values: Any, file: Path, key: str) -> tuple[float, float, float]:

@@ -71,6 +71,8 @@ def opened(path: str) -> Any:
 
     try:
         with torch.device("cpu"):
-            return unicscale.load(path)
+            model: Any = unicscale.load(path)
     except UserError as problem:
         raise TeacherError(f"'run: {path}': {problem}") from problem
+    model.looked = True  # the core normalises for teachers, and no step may wait for a look at its images
+    return model

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.kit import measured, tiny_sets
+from tests.kit import measured, places, tiny_sets
 from tests.kit.measured import FAST
 from tests.kit.pictures import needs_ffcv
 from unicscale import load
@@ -30,6 +30,7 @@ from unicscale.evaluate.sets.names import TRANSFER
 from unicscale.evaluate.terms import Settings
 from unicscale.recipe import load as load_recipe
 from unicscale.student.trunk import Trunk
+from unicscale.teacher.finding import find
 from unicscale.train import train
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 32}
@@ -410,6 +411,18 @@ def test_a_model_of_timm_is_a_model():
     subject = open_subject("timm:vit_tiny_patch16_224", torch.device("cpu"), given)
     assert (subject.size, subject.patch, subject.teacher) == (32, 8, False)
     assert subject.encode(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).patches.shape == (2, 16, 32)
+
+
+def test_one_file_understood_in_two_ways_is_two_models_and_neither_gets_the_other_s_results():
+    def sha(**changed: object) -> str:
+        given = {"clip": find("clip").small | {"weights": "random"} | changed}
+        return open_subject("teacher:clip", torch.device("cpu"), given).sha
+
+    assert sha() == sha() != sha(activation="quick_gelu")
+    model = load(places.GOLDEN / "unic_official_tiny.pth")
+    usual = sha_of(model)
+    model.mean = (0.5, 0.5, 0.5)
+    assert sha_of(model) != usual
 
 
 def test_the_python_of_the_documentation_runs(repository):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.kit import places
 from unicscale import load
 from unicscale.engine import build_engine
-from unicscale.errors import RecipeError
+from unicscale.errors import CheckpointError, RecipeError
 from unicscale.interop import native
 from unicscale.interop.opened import Opened
 from unicscale.interop.starting import start_of
@@ -103,6 +103,13 @@ def test_a_folder_of_transformers(tmp_path: Path, kind: str) -> None:
     images, prefix = torch.randn(2, 3, 32, 32), 1 if kind == "dinov2" else 5
     tokens = model(images).last_hidden_state
     assert_features(started(section, str(tmp_path)), tokens[:, 0], tokens[:, prefix:], images)
+    if kind == "dinov2":
+        pixels = tmp_path / "preprocessor_config.json"
+        pixels.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}))
+        assert load(tmp_path).mean == (0.5, 0.5, 0.5)
+        pixels.write_text(json.dumps({"image_mean": [1, 1, 1], "image_std": [1, 1, 1], "rescale_factor": 1 / 127.5}))
+        with pytest.raises(CheckpointError, match=r"scales pixels otherwise than by 1/255.*\n .*plugin: hf, config: "):
+            load(tmp_path)
 
 
 @torch.no_grad()

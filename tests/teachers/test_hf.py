@@ -67,6 +67,48 @@ def test_the_preprocessor_beside_a_config_is_read_and_held_to_what_it_may_say(tm
     assert "preprocessor_config.json: `image_mean: None` is no triple of numbers" in refusal(str(tmp_path))
 
 
+MOBILE = {
+    "model_type": "mobilevit", "image_size": 64, "hidden_sizes": [24, 32, 40], "num_attention_heads": 2,
+    "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 40],
+}  # fmt: skip
+PROCESSORS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "as most": (CLIP, "CLIPImageProcessor", {}),
+    "blue first, not normalised": (MOBILE, "MobileViTImageProcessor", {}),
+    "divided twice": (CLIP, "EfficientNetImageProcessor", {"image_std": [0.4, 0.5, 0.6]}),
+    "divided once": (CLIP, "EfficientNetImageProcessor", {"include_top": False}),
+    "less one": (CLIP, "EfficientNetImageProcessor", {"rescale_offset": True, "rescale_factor": 1 / 127.5}),
+    "to 0..2": (CLIP, "CLIPImageProcessor", {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1]}),
+    "bytes": (CLIP, "CLIPImageProcessor", {"do_rescale": False, "image_mean": [120, 110, 9], "image_std": [50, 6, 70]}),
+    "not normalised": (CLIP, "CLIPImageProcessor", {"do_normalize": False}),
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "processor_config.json"])
+def test_pixels_are_what_the_processor_beside_the_config_makes_of_them(tmp_path: Path, kind: str, file: str) -> None:
+    config, name, options = PROCESSORS[kind]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    processor = getattr(transformers, name)(**options)
+    said = json.loads(processor.to_json_string())
+    (tmp_path / file).write_text(json.dumps(said if file.startswith("pre") else {"image_processor": said}))
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+    teacher = open_teacher("hf", options={"config": str(tmp_path), "weights": "random"})
+    entry = next(part for part in teacher.module.modules() if isinstance(part, torch.nn.Conv2d))
+    entry.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    teacher(images)
+    theirs = processor(list(images), return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"]
+    torch.testing.assert_close(seen[0], theirs, rtol=1e-5, atol=2e-6)
+
+
+def test_a_mean_of_bytes_is_refused() -> None:
+    """123 taken for a mean of 0..1 would make every image nearly the same."""
+    with pytest.raises(
+        TeacherError, match=r"teacher 'hf': mean \(123\.7, .* are of values from 0 to 255\.\n .*divide them"
+    ):
+        open_teacher("hf", options={"config": CLIP, "mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)})
+
+
 def test_a_hub_id_is_read_from_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     said = refusal("some/clip")

@@ -78,6 +78,11 @@ def _transformers(path: Path, config: Mapping[str, Any], state: Mapping[str, Any
         )
     pixels = path / "preprocessor_config.json"
     said = _json(pixels) if pixels.is_file() else {}
+    if not said.get("do_rescale", True) or abs(255 * float(said.get("rescale_factor", 1 / 255)) - 1) > 1e-6:
+        raise CheckpointError(
+            f"{pixels}: it scales pixels otherwise than by 1/255, which no student does.\n"
+            f"  As a teacher it may serve: `plugin: hf, config: {path}`."
+        )
     weights = hf_names.to_timm({name: t for name, t in state.items() if isinstance(t, Tensor)})
     mean, std = _colour(said.get("image_mean"), IMAGENET_MEAN), _colour(said.get("image_std"), IMAGENET_STD)
     return timm_names(weights), int(config["num_attention_heads"]), mean, std

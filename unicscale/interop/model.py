@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from unicscale.contracts import Features, Seen, normalise
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, Features, Seen, normalise
 from unicscale.data.once import whole
 from unicscale.data.sets import decode
 from unicscale.data.sets.arrays import pixels
@@ -52,6 +52,12 @@ class Model(nn.Module):
             _draw_by_torch(student.trunk)
         student.requires_grad_(trainable)
         self.eval()
+
+    @property
+    def meaning(self) -> str:
+        """What decides its tokens beside its weights, where it is not as usual."""
+        usual = tuple(self.mean) == IMAGENET_MEAN and tuple(self.std) == IMAGENET_STD
+        return "" if usual else repr((tuple(self.mean), tuple(self.std)))
 
     def train(self, mode: bool = True) -> Model:
         """As every module, where it was loaded to train; a frozen one refuses, and never trains in silence."""
@@ -138,7 +144,7 @@ class Model(nn.Module):
 
     def _look(self, images: Tensor) -> None:
         """Floats that nobody normalised give tokens like any others, and worse ones."""
-        if self.looked or not images.is_floating_point() or torch.compiler.is_compiling():
+        if self.looked or not images.is_floating_point() or images.is_meta or torch.compiler.is_compiling():
             return
         ends = [(side - m) / s for side in (0, 1) for m, s in zip(self.mean, self.std, strict=True)]
         low, high = (float(end) for end in images.aminmax()) if images.numel() else (0.0, 0.0)

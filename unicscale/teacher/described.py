@@ -15,6 +15,8 @@ from unicscale.teacher.finding import find
 from unicscale.teacher.options import Place, options_of
 from unicscale.teacher.plugin import Teacher
 
+OUT_OF_RANGE = 2.0  # of a mean or deviation of values from 0 to 1; some scale pixels to -1..1 first
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -69,6 +71,11 @@ def describe(name: str, section: TeacherSection, place: Place = lambda where: ""
         options = options_of(plugin, name, section.options, place)
     with named(name, plugin, "spec"):
         spec = plugin.spec(options)
+    if max(map(abs, (*spec.mean, *spec.std))) > OUT_OF_RANGE:
+        raise TeacherError(
+            f"teacher '{name}': mean {spec.mean} and std {spec.std} are of values from 0 to 255.\n"
+            "  Those of values from 0 to 1 are meant: divide them by 255."
+        )
     for kind in section.tokens or ():
         if kind not in spec.tokens:
             at = place(("teachers", name, "tokens"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,12 @@ class Frozen(nn.Module):
         with torch.device("meta"), named(name, plugin, "build"):
             self.module = plugin.build(options)
         self.requires_grad_(False).eval()
+
+    @property
+    def meaning(self) -> str:
+        """What decides its answers beside its weights: two teachers of one file may differ in this alone."""
+        said = {"options": self.options.model_dump(), "mean": self.spec.mean, "std": self.spec.std}
+        return json.dumps(said | {"channels": self.channels}, sort_keys=True, default=str)
 
     def train(self, mode: bool = True) -> Frozen:
         """A teacher never trains."""

@@ -21,8 +21,8 @@ AT_ONCE, THREADS = 512, 16  # a network's file system answers many questions as 
 
 
 def sha_of(module: nn.Module) -> str:
-    """Of every weight and buffer, by name; and of the channels that a teacher was told to see."""
-    digest = hashlib.sha256(repr(chosen).encode() if (chosen := getattr(module, "channels", None)) else b"")
+    """Of every weight and buffer, by name; and of whatever else decides what it says: normalisation, options."""
+    digest = hashlib.sha256(meaning.encode() if (meaning := getattr(module, "meaning", "")) else b"")
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
