@@ -56,13 +56,13 @@ class HuggingFace(Teacher):
             mean, std = hf_config.normalisation(options.config, kinds)
         hub = isinstance(options.config, str) and hf_config.is_hub_id(options.config)
         weights = Weights(f"hf:{str(options.config).replace('@', '/model.safetensors@')}") if hub else None
-        return measured.spec(mean, std, options.licence, weights=weights)
+        blue_first = hf_config.blue_first(options.config, kinds)
+        return measured.spec(mean, std, options.licence, weights=weights, blue_first=blue_first)
 
     def build(self, options: Options) -> Any:
         held = hf_config.read(options.config)
         which = _measured_class(json.dumps(held, sort_keys=True, default=str))
-        blue_first = hf_config.blue_first(options.config, _measured(json.dumps(held, sort_keys=True, default=str))[1])
-        module = _entered(list(_makers(hf_config.configuration(held)))[which](), blue_first)
+        module = _entered(list(_makers(hf_config.configuration(held)))[which]())
         self.names = frozenset(module.state_dict())
         return module
 
@@ -120,16 +120,11 @@ def _child(parent: Any, vision: Any) -> Any:
     raise ValueError(f"no part of {type(parent).__name__} is its image encoder")
 
 
-def _entered(module: Any, blue_first: bool = False) -> Any:
+def _entered(module: Any) -> Any:
     from unicscale_teachers.hf_tokens import tokens
 
-    forward = partial(tokens, module, module.forward)
-    module.forward = partial(_turned, forward) if blue_first else forward  # the one entry that sharded modules allow
+    module.forward = partial(tokens, module, module.forward)  # the one entry that sharded modules allow
     return module
-
-
-def _turned(forward: Any, images: Any) -> Features:
-    return forward(images.flip(1))
 
 
 @lru_cache(maxsize=64)

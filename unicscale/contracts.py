@@ -119,6 +119,7 @@ class TeacherSpec:
     tokens: tuple[Literal["summary", "patches"], ...] = ("summary", "patches")  # those that it has
     patch_dim: int | None = None  # width of the patches, where it is not that of the summary
     multiple: int | None = None  # sides must be multiples of this; None: of `patch`
+    blue_first: bool = False  # True: it was trained on blue, green, red
 
     @property
     def widths(self) -> Widths:

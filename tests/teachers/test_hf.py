@@ -14,6 +14,7 @@ from unicscale.contracts import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN
 from unicscale.errors import TeacherError
 from unicscale.teacher.finding import find
 from unicscale.teacher.frozen import open_teacher
+from unicscale.teacher.targets import _pixels
 
 transformers = pytest.importorskip("transformers")
 
@@ -99,6 +100,18 @@ def test_pixels_are_what_the_processor_beside_the_config_makes_of_them(tmp_path:
     teacher(images)
     theirs = processor(list(images), return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"]
     torch.testing.assert_close(seen[0], theirs, rtol=1e-5, atol=2e-6)
+
+
+def test_teachers_of_one_normalisation_and_two_orders_of_colours_see_pixels_of_their_own() -> None:
+    zero = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    blue, red = (open_teacher("hf", options={"config": c, "weights": "random", **zero}) for c in (MOBILE, CLIP))
+    images, prepared = torch.arange(3, dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 64, 64), {}
+    assert torch.equal(_pixels(images, blue, 64, prepared), _pixels(images, red, 64, prepared).flip(1))
+    assert torch.equal(_pixels(images, blue, 32, prepared), _pixels(images, red, 32, prepared).flip(1))
+    blue.channels = [0, 0, 1]
+    assert blue.colours(images)[0, :, 0, 0].tolist() == [1, 0, 0]
+    with torch.no_grad():  # what is normalised already is in its order
+        torch.testing.assert_close(blue(images / 255).summary, blue.module(images / 255).summary)
 
 
 def test_a_mean_of_bytes_is_refused() -> None:

@@ -82,7 +82,8 @@ def _facts(described: Described) -> dict[str, str]:
     return {
         "tokens": f"{described.widths.said}, one per {spec.patch}×{spec.patch} pixels",
         "native size": f"{spec.size} pixels" + (", no other" if spec.fixed_size else ""),
-        "normalisation": f"mean {_numbers(spec.mean)}, deviation {_numbers(spec.std)}",
+        "normalisation": f"mean {_numbers(spec.mean)}, deviation {_numbers(spec.std)}"
+        + (", blue first" if spec.blue_first else ""),
         "licence": spec.licence,
         "citation": spec.citation or "-",
         "weights": _weights(described),

@@ -46,7 +46,8 @@ class Frozen(nn.Module):
     def meaning(self) -> str:
         """What decides its answers beside its weights: two teachers of one file may differ in this alone."""
         said = {"options": self.options.model_dump(), "mean": self.spec.mean, "std": self.spec.std}
-        return json.dumps(said | {"channels": self.channels}, sort_keys=True, default=str)
+        said |= {"channels": self.channels, "blue first": self.spec.blue_first}
+        return json.dumps(said, sort_keys=True, default=str)
 
     def train(self, mode: bool = True) -> Frozen:
         """A teacher never trains."""
@@ -71,15 +72,16 @@ class Frozen(nn.Module):
         return door.checked(said, self.name, self.spec, images)
 
     def colours(self, images: Tensor) -> Tensor:
-        """Of images (B, C, H, W) its red, green and blue: those that it was told, else the first three."""
+        """Of images (B, C, H, W) its three colours in its order: of those that it was told, else of the first three."""
         chosen, count = self.channels or [0, 1, 2], images.shape[1]
         if self.channels is None and count == 3:
-            return images
+            return images.flip(1) if self.spec.blue_first else images
         if max(chosen) >= count:
             raise TeacherError(
                 f"teacher '{self.name}' sees three channels, here {chosen}, and these images have {count}, from 0.\n"
                 f"  Say which are its red, green and blue: teachers.{self.name}.channels: [0, 0, 0]"
             )
+        chosen = chosen[::-1] if self.spec.blue_first else chosen
         return torch.stack([images[:, channel] for channel in chosen], dim=1)  # by an index the host would wait
 
     def classify(self, summary: Tensor) -> Tensor:

@@ -307,8 +307,8 @@ def _place(one: Frozen, section: TeacherSection, engine: Engine, defaults: Engin
 
 
 def _pixels(images: Tensor, one: Frozen, side: int, prepared: dict[Any, Tensor]) -> Tensor:
-    """Normalised once per distinct choice of channels, mean and deviation, resized once per size of it."""
-    colours = (tuple(one.channels or ()), one.spec.mean, one.spec.std)
+    """Normalised once per distinct choice of channels, order, mean and deviation, resized once per size of it."""
+    colours = (tuple(one.channels or ()), one.spec.blue_first, one.spec.mean, one.spec.std)
     if colours not in prepared:
         prepared[colours] = normalise(one.colours(images), one.spec.mean, one.spec.std)
     if side == images.shape[-1]:
