@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +11,8 @@ from unicscale_teachers.asked import Measured, first_line, measure
 from unicscale.contracts import CLIP_MEAN, CLIP_STD, TeacherSpec, Weights
 from unicscale.errors import TeacherError, nearest
 from unicscale.teacher import Teacher, TeacherOptions, entry
+
+log = logging.getLogger("unicscale")
 
 NO_TEXT = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 8, "context_length": 8}  # built, and left out at once
 
@@ -34,6 +37,7 @@ class OpenClip(Teacher):
     small = {
         "model": "ViT-S-16", "text": True, "settings": {"width": 64, "layers": 2, "image_size": 32, "patch_size": 8},
     }  # fmt: skip
+    doubt = ""  # what a file of weights should be asked about, once the model is known
 
     def spec(self, options: Options) -> TeacherSpec:
         known, weights = tag_of(options), None
@@ -47,6 +51,7 @@ class OpenClip(Teacher):
     def build(self, options: Options) -> Any:
         from unicscale_teachers.open_clip_towers import Towers
 
+        self.doubt = "" if options.pretrained else doubt(options.model)
         try:
             return Towers(*_clip(options))
         except TeacherError:
@@ -55,6 +60,8 @@ class OpenClip(Teacher):
             raise TeacherError(f"open_clip cannot build '{options.model}': {first_line(problem)}") from problem
 
     def rename(self, state: dict[str, Any]) -> dict[str, Any]:
+        if self.doubt:
+            log.warning("%s", self.doubt)
         held = {name.removeprefix("module."): t for name, t in entry(state).items()}
         held = {name: t for name, t in held.items() if name not in ("logit_scale", "logit_bias")}
         if "visual.proj" in held:
@@ -93,7 +100,7 @@ def config_of(model: str) -> dict[str, Any]:
 
 
 def tag_of(options: Options) -> dict[str, Any]:
-    """What open_clip knows of the tag; without one, of the model's first: all of a model see the same pixels."""
+    """What open_clip knows of the tag; without one, of the model's first: nearly all of a model see the same pixels."""
     import open_clip
 
     config_of(options.model)
@@ -106,6 +113,29 @@ def tag_of(options: Options) -> dict[str, Any]:
         )
     tag = options.pretrained or next(iter(tags), None)
     return dict(open_clip.get_pretrained_cfg(options.model, tag)) if tag else {}
+
+
+def doubt(model: str) -> str:
+    """What to say of a file whose tag nobody named, where the model's tags differ; nothing where they are all alike."""
+    import open_clip
+
+    ways: dict[Any, list[str]] = {}
+    for tag in open_clip.list_pretrained_tags_by_model(model):
+        known = open_clip.get_pretrained_cfg(model, tag)
+        way = tuple(known.get("mean") or CLIP_MEAN), tuple(known.get("std") or CLIP_STD), bool(known.get("quick_gelu"))
+        ways.setdefault(way, []).append(tag)
+    if len(ways) < 2:
+        return ""
+    kinds = "; ".join(
+        f"mean {mean[0]:.3f}, {'QuickGELU' if quick else 'GELU'}: {', '.join(tags[:3])}{' ...' if tags[3:] else ''}"
+        for (mean, _, quick), tags in ways.items()
+    )
+    mean, *_ = next(iter(ways))
+    activation = "QuickGELU" if config_of(model).get("quick_gelu") else "GELU"
+    return (
+        f"open_clip's weights of '{model}' are of {len(ways)} kinds, and nothing in a file says of which it is. Taken: "
+        f"mean {mean[0]:.3f}, {activation}. Say `pretrained` beside `weights` to be sure. {kinds}"
+    )
 
 
 def _clip(options: Options) -> tuple[Any, Any | None]:

@@ -67,6 +67,23 @@ def test_a_tag_says_where_its_file_lies_and_how_its_pixels_are_normalised() -> N
     assert plugin.spec(plugin.Options(model="ViT-B-16-SigLIP")).mean == (0.5, 0.5, 0.5)
 
 
+def test_a_file_whose_tag_nobody_named_is_asked_about_where_tags_differ(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny = {"settings": {"width": 64, "layers": 2, "image_size": 32, "patch_size": 8}}
+    for model, tag, asked in (("ViT-L-14", None, True), ("ViT-L-14", "openai", False), ("ViT-S-16", None, False)):
+        options = tiny | {"model": model} | ({"pretrained": tag} if tag else {})
+        state = open_teacher("open_clip", "random", options).module.state_dict()
+        torch.save({name: t + 0.01 for name, t in state.items()}, tmp_path / "clip.pt")
+        assert not caplog.text, "random weights are nobody's"
+        open_teacher("open_clip", str(tmp_path / "clip.pt"), options)
+        said = (
+            "weights of 'ViT-L-14' are of 3 kinds, and nothing in a file says of which it is. Taken: mean 0.481, GELU."
+        )
+        assert (said in caplog.text and "mean 0.500, GELU: laion2b_s32b_b82k" in caplog.text) == asked
+        caplog.clear()
+
+
 def test_what_open_clip_does_not_have_is_refused_in_words() -> None:
     assert "open_clip has no model 'ViT-B-17'. Did you mean" in refusal(model="ViT-B-17")
     assert "open_clip has no weights 'webly' of 'ViT-B-16-SigLIP'. Did you mean 'webli'?" in refusal(
