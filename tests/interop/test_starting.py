@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.kit import places
 from unicscale import load
 from unicscale.engine import build_engine
-from unicscale.errors import CheckpointError, RecipeError
+from unicscale.errors import RecipeError
 from unicscale.interop import native
 from unicscale.interop.opened import Opened
 from unicscale.interop.starting import start_of
@@ -47,6 +47,11 @@ def started(section: dict, source: str, size: int = 32, teachers: dict | None = 
     student.source = lambda: start.values
     engine = build_engine(sections.EngineSection(), student, seed=1, world=World(), micro_batches=1, size=size)
     return engine.student.eval()  # type: ignore[attr-defined]
+
+
+def said_of(section: dict, source: str, teachers: dict | None = None) -> str:
+    student = build_student(sections.Student.model_validate(section), sections.Ladder(hidden=4), {"a": 6}, 32)
+    return start_of(source, student.trunk, teachers or {}).said(source)
 
 
 def assert_features(student: Student, summary: Tensor, patches: Tensor, images: Tensor) -> None:
@@ -103,13 +108,41 @@ def test_a_folder_of_transformers(tmp_path: Path, kind: str) -> None:
     images, prefix = torch.randn(2, 3, 32, 32), 1 if kind == "dinov2" else 5
     tokens = model(images).last_hidden_state
     assert_features(started(section, str(tmp_path)), tokens[:, 0], tokens[:, prefix:], images)
+    assert "mean" not in said_of(section, str(tmp_path)), "nothing says how these weights saw pixels"
+    saw = {"image_mean": [1, 1, 1], "image_std": [1, 1, 1], "rescale_factor": 1 / 127.5, "do_resize": False}
+    pixels = tmp_path / "preprocessor_config.json"
+    pixels.write_text(json.dumps(saw | {"image_processor_type": "BitImageProcessor", "do_center_crop": False}))
+    assert (
+        "trained on pixels of mean [0.5, 0.5, 0.5] and deviation [0.5, 0.5, 0.5], and the student sees those of mean "
+        "[0.485, 0.456, 0.406].\n  To see the same: data.channels: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}"
+    ) in said_of(section, str(tmp_path))
     if kind == "dinov2":
-        pixels = tmp_path / "preprocessor_config.json"
-        pixels.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}))
+        photo = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+        shown = transformers.AutoImageProcessor.from_pretrained(tmp_path)(photo[0], return_tensors="pt")
+        torch.testing.assert_close(
+            load(tmp_path)(photo).summary, model(**shown).last_hidden_state[:, 0], rtol=1e-4, atol=1e-5
+        )
+        pixels.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
         assert load(tmp_path).mean == (0.5, 0.5, 0.5)
-        pixels.write_text(json.dumps({"image_mean": [1, 1, 1], "image_std": [1, 1, 1], "rescale_factor": 1 / 127.5}))
-        with pytest.raises(CheckpointError, match=r"scales pixels otherwise than by 1/255.*\n .*plugin: hf, config: "):
-            load(tmp_path)
+        pixels.write_text(json.dumps({"do_normalize": False}))
+        assert load(tmp_path).std == (1.0, 1.0, 1.0)
+
+
+def test_a_vit_of_transformers_without_a_processors_file_is_said_to_be_taken_as_imagenets(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    said = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+    config = transformers.ViTConfig(**said, intermediate_size=128)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    assert load(tmp_path).mean == (0.485, 0.456, 0.406)
+    assert (
+        "without a preprocessor_config.json nothing says its normalisation; taken: ImageNet's"
+        in capfd.readouterr().err
+    )
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    assert load(tmp_path).mean == (0.5, 0.5, 0.5)
+    assert not capfd.readouterr().err
 
 
 @torch.no_grad()
@@ -151,6 +184,10 @@ def test_timms_own_weights_from_the_cache_and_a_teachers(tmp_path: Path, monkeyp
     features, images = open_frozen("one", section)(images[..., :32, :32]), images[..., :32, :32]
     student = started(PLAIN, "teacher:one", 32, {"one": section})
     assert_features(student, features.summary, features.patches, images)
+    assert "mean" not in said_of(PLAIN, "teacher:one", {"one": section}), "both see ImageNet's"
+    halves = TeacherSection(plugin="timm", weights="random", model="test_vit")  # type: ignore[call-arg]
+    for source in ("timm:test_convnext.r160_in1k", "teacher:halves"):
+        assert "trained on pixels of mean [0.5" in said_of({"arch": "test_convnext"}, source, {"halves": halves})
     with pytest.raises(RecipeError, match=r"'oen' is none of the recipe's teachers, one\..*one"):
         started(PLAIN, "teacher:oen", 32, {"one": section})
 

@@ -17,11 +17,13 @@ from unicscale.interop import hf_names, native
 from unicscale.interop.description import Description
 from unicscale.interop.measured import DINOV2, trunk_of, without_first_position
 from unicscale.interop.opened import Colour, Opened
+from unicscale.ranks.terminal import tell
 from unicscale.recipe.sections import Channels
 from unicscale.student.model import Student
 from unicscale.teacher.weights import read as read_safely
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+PIXELS = "preprocessor_config.json"
 
 
 def is_foreign(path: Path) -> bool:
@@ -76,16 +78,27 @@ def _transformers(path: Path, config: Mapping[str, Any], state: Mapping[str, Any
             f"{path}: '{config.get('model_type')}' is no plain ViT that a student can be "
             f"({', '.join(hf_names.MODELS)}).\n  As a teacher it may serve: `plugin: hf, config: {path}`."
         )
-    pixels = path / "preprocessor_config.json"
-    said = _json(pixels) if pixels.is_file() else {}
-    if not said.get("do_rescale", True) or abs(255 * float(said.get("rescale_factor", 1 / 255)) - 1) > 1e-6:
-        raise CheckpointError(
-            f"{pixels}: it scales pixels otherwise than by 1/255, which no student does.\n"
-            f"  As a teacher it may serve: `plugin: hf, config: {path}`."
-        )
+    said = colours(path)
+    if said is None and config["model_type"] == "vit":  # Google's saw means of 0.5, Meta's ImageNet's
+        tell(f"{path}: without a {PIXELS} nothing says its normalisation; taken: ImageNet's mean and deviation")
+    mean, std = said or (IMAGENET_MEAN, IMAGENET_STD)
     weights = hf_names.to_timm({name: t for name, t in state.items() if isinstance(t, Tensor)})
-    mean, std = _colour(said.get("image_mean"), IMAGENET_MEAN), _colour(said.get("image_std"), IMAGENET_STD)
     return timm_names(weights), int(config["num_attention_heads"]), mean, std
+
+
+def colours(path: Path) -> tuple[Colour, Colour] | None:
+    """Mean and deviation of the pixels that a folder of transformers was trained on; None where it does not say."""
+    if not (file := path / PIXELS).is_file():
+        return None
+    said = _json(file)
+    factor = 255.0 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
+    if not said.get("do_normalize", True):
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    else:
+        mean, std = _colour(said.get("image_mean"), IMAGENET_MEAN), _colour(said.get("image_std"), IMAGENET_STD)
+    if abs(factor - 1) < 1e-6:  # as nearly all are: the numbers themselves, to the last bit
+        return mean, std
+    return tuple(one / factor for one in mean), tuple(one / factor for one in std)
 
 
 def timm_names(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import timm
 import torch
 from torch import Tensor, nn
 
 from unicscale.checkpoint import committed
 from unicscale.errors import CheckpointError, RecipeError, UserError, nearest
-from unicscale.interop import foreign, hf_names, unic
+from unicscale.interop import foreign, hf_names, native, unic
 from unicscale.interop.loading import read
+from unicscale.interop.opened import Colour
 from unicscale.ranks.voice import say
 from unicscale.recipe import sections
 from unicscale.recipe.sections import TeacherSection
@@ -81,19 +85,42 @@ class Source:
         return self.read() if held is None else held
 
 
+class Given(NamedTuple):
+    """What a source holds, and of which pixels it was trained, where it says so."""
+
+    state: State
+    colours: tuple[Colour, Colour] | None = None
+
+
 def start_of(source: str, trunk: Trunk, teachers: Teachers) -> Start:
     """The best fit among all the ways in which such weights are named."""
-    state, name = _state(source, teachers), f"student.init: {source}"
+    given, name = _given(source, teachers), f"student.init: {source}"
     best: Start | None = None
-    for named in candidates(state, trunk):
+    for named in candidates(given.state, trunk):
         found = fit(trunk, named)
         best = found if best is None or found.taken > best.taken else best
     if best is None:
         raise CheckpointError(f"{name} holds no tensors.")
-    return best
+    return replace(best, other_pixels=_other_pixels(given, trunk))
 
 
-def _state(source: str, teachers: Teachers) -> State:
+def _other_pixels(given: Given, trunk: Trunk) -> str:
+    """That its weights were trained on pixels which are normalised in another way than the student's will be."""
+    sees = (tuple(trunk.channels.mean), tuple(trunk.channels.std))
+    if (
+        given.colours is None
+        or len(given.colours[0]) != len(sees[0])
+        or np.allclose(given.colours, sees, rtol=0, atol=1e-3)
+    ):
+        return ""
+    (mean, std), (own, _) = (tuple([round(one, 4) for one in part] for part in pair) for pair in (given.colours, sees))
+    return (
+        f"trained on pixels of mean {mean} and deviation {std}, and the student sees those of mean {own}.\n"
+        f"  To see the same: data.channels: {{mean: {mean}, std: {std}}}"
+    )
+
+
+def _given(source: str, teachers: Teachers) -> Given:
     if source.startswith("teacher:"):
         name = source.removeprefix("teacher:")
         if name not in teachers:
@@ -103,7 +130,8 @@ def _state(source: str, teachers: Teachers) -> State:
             )
         one, section = frozen_of(name, teachers[name]), teachers[name]
         held = state_of(one, section)
-        return {name: held[name] for name, _ in [*one.module.named_parameters(), *one.module.named_buffers()]}
+        own = [name for name, _ in [*one.module.named_parameters(), *one.module.named_buffers()]]
+        return Given({name: held[name] for name in own}, (one.spec.mean, one.spec.std))
     if source.startswith("timm:"):
         file = files.wanted(source, None, None, source)
         if not file.present:
@@ -112,23 +140,27 @@ def _state(source: str, teachers: Teachers) -> State:
                 "  Fetch them where there is a network: "
                 f"`unicscale teachers fetch timm model={source.removeprefix('timm:')}`"
             )
-        return read_safely(files.require(file, source), CheckpointError)
+        cfg = timm.get_pretrained_cfg(source.removeprefix("timm:"))
+        state = read_safely(files.require(file, source), CheckpointError)
+        return Given(state, (tuple(cfg.mean), tuple(cfg.std)) if cfg else None)
     return _of_path(Path(source).expanduser())
 
 
-def _of_path(path: Path) -> State:
+def _of_path(path: Path) -> Given:
     """A run, an export, an official file of UNIC or of a plain ViT, else the bare tensors."""
     if not path.exists() and "@" not in path.name:
         raise RecipeError(
             f"student.init: {path} is not here. It takes a file or folder of weights, a run, timm:ID or teacher:NAME."
         )
     try:
-        return read(path, projectors=False).student.state_dict()
+        opened = read(path, projectors=False)
+        said = not path.is_file() or (path.suffix == ".safetensors" and native.describes(path))  # bare weights: silent
+        return Given(opened.student.state_dict(), (opened.mean, opened.std) if said else None)
     except CheckpointError:
         inside = next((path / name for name in foreign.WEIGHTS if (path / name).is_file()), path)
         if not inside.is_file():
             raise
-        return read_safely(inside, CheckpointError)
+        return Given(read_safely(inside, CheckpointError), foreign.colours(path) if path.is_dir() else None)
 
 
 def candidates(state: State, trunk: Trunk) -> Iterator[dict[str, Tensor]]:

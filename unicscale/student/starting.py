@@ -27,6 +27,7 @@ class Start:
     unused: list[str]  # of the source
     taken: int  # numbers
     total: int
+    other_pixels: str = ""  # how they saw pixels, where the student does otherwise
 
     @property
     def share(self) -> float:
@@ -43,6 +44,7 @@ class Start:
         ]
         lines += [f"  start anew: {few(self.absent)}"] if self.absent else []
         lines += [f"  not used of it: {few(self.unused)}"] if self.unused else []
+        lines += [f"  {self.other_pixels}"] if self.other_pixels else []
         return "\n".join(lines)
 
     def refuse_little(self, source: str) -> None:
