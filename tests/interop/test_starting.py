@@ -137,8 +137,7 @@ def test_a_vit_of_transformers_without_a_processors_file_is_said_to_be_taken_as_
     transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     assert load(tmp_path).mean == (0.485, 0.456, 0.406)
     assert (
-        "without a preprocessor_config.json nothing says its normalisation; taken: ImageNet's"
-        in capfd.readouterr().err
+        "without a preprocessor_config.json nothing says its normalisation; taken: ImageNet's" in capfd.readouterr().err
     )
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
     assert load(tmp_path).mean == (0.5, 0.5, 0.5)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from unicscale.ranks.device import one_graph
 from unicscale.recipe.sections import EngineSection
 
 LADDER = "projector"  # rungs live below this child of the student; every other stack is made of blocks
@@ -57,6 +57,4 @@ def compile_units(module: nn.Module) -> None:
 
 def compile_unit(unit: nn.Module) -> None:
     """One graph per unit; units of one shape share it."""
-    # every shape of image is a variant of the graph
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    unit.forward = torch.compile(unit.forward, fullgraph=True, dynamic=False)
+    unit.forward = one_graph(unit.forward)

@@ -15,6 +15,7 @@ from unicscale.objective.grid import on_larger
 from unicscale.objective.pairs import check_pairs
 from unicscale.objective.relation import relations
 from unicscale.objective.terms import CURVES, apart, precise, weighted
+from unicscale.ranks.device import one_graph
 from unicscale.ranks.world import World
 from unicscale.recipe import sections
 
@@ -113,7 +114,7 @@ def distances(
 
 def compared(section: sections.EngineSection) -> Callable[..., dict[str, Errors]]:
     """`distances` as the engine computes."""
-    return torch.compile(distances, fullgraph=True, dynamic=False) if section.compile is True else distances
+    return one_graph(distances) if section.compile is True else distances
 
 
 class Errors(NamedTuple):

@@ -6,13 +6,16 @@ import os
 import platform
 import shutil
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from unicscale.errors import HostError
 from unicscale.recipe.sections import EngineSection
 
+Answer = TypeVar("Answer")
 ASKED_FOR = ("SLURM_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -35,6 +38,12 @@ def device_of(wanted: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def one_graph(function: Callable[..., Answer], **how: Any) -> Callable[..., Answer]:
+    """Compiled whole or not at all; every shape that a run has, of sizes, windows and batches, keeps its own graph."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(function, fullgraph=True, dynamic=False, **how)
 
 
 def called(device: torch.device) -> str:

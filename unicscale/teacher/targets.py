@@ -22,7 +22,7 @@ from unicscale.objective.cone import Cone
 from unicscale.objective.grid import on_grid
 from unicscale.objective.standardize import LARGEST, Scale, measured, update
 from unicscale.objective.terms import precise
-from unicscale.ranks.device import settled
+from unicscale.ranks.device import one_graph, settled
 from unicscale.ranks.voice import say
 from unicscale.ranks.world import World
 from unicscale.recipe import Recipe
@@ -89,8 +89,7 @@ class Teachers:
 
     def compile(self) -> None:
         """What is measured of all tokens, as one graph."""
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        self._measured = torch.compile(measured, fullgraph=True, dynamic=False)
+        self._measured = one_graph(measured)
 
     def replay(self, record: Record) -> None:
         """Each teacher's forward is recorded once for every shape, and replayed."""
