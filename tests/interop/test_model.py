@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,19 +113,27 @@ def test_a_photograph_is_turned_as_its_exif_says_by_whichever_way_it_comes(
 
 def test_floats_that_nobody_normalised_are_not_taken_for_others(picture: Image.Image) -> None:
     pixels = torch.randint(0, 256, (2, 3, 56, 56), dtype=torch.uint8)
+    tiny = {"size": {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 56}}
+
+    def fresh() -> tuple[Any, Any]:
+        return load(OFFICIAL), load("teacher:dino", weights="random", options=tiny)
+
     for many in (pixels.float(), [*pixels.float()]):
-        with pytest.raises(
-            DataError, match=r"floats up to 255: .*white is 2\.64\.\n .*model\(images\.to\(torch\.uint8\)\)"
-        ):
-            load(OFFICIAL)(many)
-    with pytest.warns(UserWarning, match="floats between 0 and 1 are taken as normalised") as told:
-        load(OFFICIAL)(pixels / 255)
-    assert told[0].filename == __file__
-    model = load(OFFICIAL)
+        for model in fresh()[: 2 if isinstance(many, torch.Tensor) else 1]:
+            with pytest.raises(
+                DataError, match=r"floats up to 255: .*white is 2\.64\.\n .*model\(images\.to\(torch\.uint8\)\)"
+            ):
+                model(many)
+    for model in fresh():
+        with pytest.warns(UserWarning, match="floats between 0 and 1 are taken as normalised") as told:
+            model(pixels / 255)
+        assert told[0].filename == __file__
+    model, teacher = fresh()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model(model.transform(picture)), model(torch.zeros(1, 3, 56, 56)), load(OFFICIAL)(pixels)
-    assert model.looked
+        model(model.transform(picture)), model(torch.zeros(1, 3, 56, 56)), fresh()[0](pixels)
+        teacher(pixels), teacher(model.transform(picture)[None])
+    assert model.looked and teacher.looked
 
 
 def test_the_transform_is_torchvisions_resize_centre_crop_and_normalise(picture: Image.Image) -> None:

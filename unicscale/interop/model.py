@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from unicscale.data.sets.arrays import pixels
 from unicscale.errors import CheckpointError, DataError, RecipeError
 from unicscale.interop import native
 from unicscale.interop.opened import Opened, Statistics
+from unicscale.teacher.door import refuse_unnormalised
 
 Picture = Tensor | Image | np.ndarray | str | Path
-BRIGHTER = 10  # times what white or black is to a model: no augmentation does that, pixels up to 255 do
 FROZEN = (
     "this model is frozen: nothing in it would learn.\n"
     "  `unicscale.load(PATH, trainable=True)` gives one that trains. To train only what stands behind a frozen one, "
@@ -143,23 +142,9 @@ class Model(nn.Module):
         return torch.stack([self._one(picture) for picture in pictures]).to(device)
 
     def _look(self, images: Tensor) -> None:
-        """Floats that nobody normalised give tokens like any others, and worse ones."""
-        if self.looked or not images.is_floating_point() or images.is_meta or torch.compiler.is_compiling():
-            return
-        ends = [(side - m) / s for side in (0, 1) for m, s in zip(self.mean, self.std, strict=True)]
-        low, high = (float(end) for end in images.aminmax()) if images.numel() else (0.0, 0.0)
-        if high > BRIGHTER * max(map(abs, ends)):
-            raise DataError(
-                f"floats up to {high:.4g}: they are taken as normalised with model.mean and model.std, where white is "
-                f"{max(ends):.3g}.\n  Pixels are normalised inside if they are uint8: model(images.to(torch.uint8))."
-            )
-        if min(ends) < 0 <= low < high <= 1:
-            warnings.warn(
-                "floats between 0 and 1 are taken as normalised with model.mean and model.std. If they are not, "
-                "model((images * 255).to(torch.uint8)) is.",
-                stacklevel=6,
-            )
-        self.looked = True
+        if not self.looked and images.is_floating_point() and not torch.compiler.is_compiling():
+            refuse_unnormalised(images, self.mean, self.std, "model.mean and model.std", 7)
+            self.looked = True
 
     def _one(self, picture: Picture) -> Tensor:
         if isinstance(picture, Tensor):

@@ -1,16 +1,19 @@
-"""The door that a teacher's answers come through: held against what its spec promised, by shape, without a sync."""
+"""The door that images go in by and a teacher's answers come out: held against its spec, by shape, without a sync."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unicscale.contracts import Features, TeacherSpec
-from unicscale.errors import TeacherError, TeacherFailed
+from unicscale.errors import DataError, TeacherError, TeacherFailed
+
+BRIGHTER = 10  # times what white or black is to a model: no augmentation does that, pixels up to 255 do
 
 
 def refuse_pixels(name: str, spec: TeacherSpec, images: Tensor) -> None:
@@ -20,6 +23,25 @@ def refuse_pixels(name: str, spec: TeacherSpec, images: Tensor) -> None:
     if height % multiple or width % multiple:
         what = "its patch of" if multiple == spec.patch else ""
         raise TeacherError(f"teacher '{name}': {height}×{width} pixels are no multiple of {what} {multiple}.")
+
+
+def refuse_unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float], by: str, depth: int) -> None:
+    """Floats that nobody normalised give tokens like any others, and worse ones; a GPU's host waits for this look.
+
+    `depth` is how far up a warning's line is."""
+    ends = [(side - m) / s for side in (0, 1) for m, s in zip(mean, std, strict=True)]
+    low, high = (float(end) for end in images.aminmax()) if images.numel() and not images.is_meta else (0.0, 0.0)
+    if high > BRIGHTER * max(map(abs, ends)):
+        raise DataError(
+            f"floats up to {high:.4g}: they are taken as normalised with {by}, where white is {max(ends):.3g}.\n"
+            "  Pixels are normalised inside if they are uint8: model(images.to(torch.uint8))."
+        )
+    if min(ends) < 0 <= low < high <= 1:
+        warnings.warn(
+            f"floats between 0 and 1 are taken as normalised with {by}. If they are not, "
+            "model((images * 255).to(torch.uint8)) is.",
+            stacklevel=depth,
+        )
 
 
 def checked(said: Any, name: str, spec: TeacherSpec, images: Tensor) -> Features:

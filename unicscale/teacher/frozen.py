@@ -40,6 +40,7 @@ class Frozen(nn.Module):
         self.widths = widths or self.spec.widths  # of the tokens that a student is to match
         with torch.device("meta"), named(name, plugin, "build"):
             self.module = plugin.build(options)
+        self.looked = True  # at floats, once; in a run there is nothing to look for, and no step may wait
         self.requires_grad_(False).eval()
 
     @property
@@ -64,6 +65,9 @@ class Frozen(nn.Module):
         door.refuse_pixels(self.name, self.spec, images)
         if not images.dtype.is_floating_point:
             images = normalise(self.colours(images), self.spec.mean, self.spec.std)
+        elif not self.looked and not torch.compiler.is_compiling():
+            door.refuse_unnormalised(images, self.spec.mean, self.spec.std, "model.spec.mean and model.spec.std", 5)
+            self.looked = True
         dtype = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
         # its own copy: what a teacher does to its images is no other teacher's affair
         images = images.to(dtype, copy=True)
@@ -128,6 +132,7 @@ def open_frozen(name: str, section: TeacherSection, device: str = "cpu") -> Froz
     state = state_of(one, section)
     one.to_empty(device=device)
     fill(one.module, state, World())
+    one.looked = False  # whoever shows it floats normalised them, or did not
     return one
 
 
