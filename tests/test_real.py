@@ -132,6 +132,13 @@ def test_students_side_by_side_leave_what_they_say_in_files_and_the_error_names_
                                   for name in ("unic-0", "no_rest-1"))  # fmt: skip
 
 
+def test_depth_is_a_file_of_its_own_and_counts_before_the_other(tmp_path):
+    for name, held in (("own", {"knn:objects": 50, "depth:depth/rmse": 9}), ("own_depth", {"depth:depth/rmse": 0.4})):
+        summary = {"scores": {score: {"student": {"value": value}} for score, value in held.items()}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(summary))
+    assert table.scores(tmp_path / "own.json") == {"knn:objects": {"value": 50}, "depth:depth/rmse": {"value": 0.4}}
+
+
 def test_a_table_has_the_mean_over_seeds_and_the_gain_over_the_best_teacher(tmp_path):
     def score(value: float) -> dict:
         return {axis.score: {"value": value, "low": value - 1, "high": value + 1} for axis in table.AXES}

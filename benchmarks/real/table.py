@@ -14,6 +14,7 @@ from unicscale.errors import UserError
 from unicscale.evaluate.results.gains import gain
 
 HEAD = ["--dense-steps", "120", "--dense-lr", "1e-2"]
+DEPTH_HEAD = ["--dense-steps", "400", "--dense-lr", "3e-3"]  # with the other's steps it does no better than a constant
 VIT, LITE0 = 112, 128  # pixels; the second has a stride of 32, which 112 is no multiple of
 
 
@@ -45,13 +46,26 @@ class MeasureError(UserError):
 
 
 def measure(place: Path, label: str, model: str, out: Path, more: list[str], size: int = VIT) -> None:
-    """`unicscale evaluate`, whose summary is `out`; what is measured already is not measured again."""
-    shown = ["--size", str(size), "--dense-size", str(size), *HEAD, "--dtype", students.precision()]
+    """`unicscale evaluate`, of depth apart: its summaries are `out` and `*_depth.json` beside it.
+
+    What is measured already is not measured again."""
+    shown = ["--size", str(size), "--dense-size", str(size), "--dtype", students.precision()]
     shown += ["--cache", str(place / "features")]
     command = [sys.executable, "-m", "unicscale", "evaluate", f"{label}={model}", "--data", str(place / "sets")]
-    done = subprocess.run([*command, "--suite", "own", "--out", str(out), *shown, *more])
-    if done.returncode:
-        raise MeasureError(f"{label} was not measured (exit code {done.returncode}); the command said why")
+    tasks = [task for task in (axis.score.partition("/")[0] for axis in AXES)
+             if (place / "sets" / task.partition(":")[2]).is_dir()]  # fmt: skip
+    deep = [task for task in tasks if task.startswith("depth:")]
+    for asked, head, file in (([t for t in tasks if t not in deep], HEAD, out), (deep, DEPTH_HEAD, depth_of(out))):
+        if not asked:
+            continue
+        done = subprocess.run([*command, "--suite", ",".join(asked), "--out", str(file), *head, *shown, *more])
+        if done.returncode:
+            raise MeasureError(f"{label} was not measured (exit code {done.returncode}); the command said why")
+
+
+def depth_of(summary: Path) -> Path:
+    """The file of depth beside a summary."""
+    return summary.with_name(f"{summary.stem}_depth.json")
 
 
 def measure_student(cohort: students.Cohort, variant: str, seed: int) -> None:
@@ -71,7 +85,9 @@ def measure_teachers(place: Path) -> None:
 
 def scores(file: Path) -> dict[str, dict[str, float]]:
     """Of one model: value, low and high by the name of the score."""
-    held: dict[str, dict[str, Any]] = json.loads(file.read_text())["scores"]
+    held: dict[str, dict[str, Any]] = {}
+    for one in (file, depth_of(file)):
+        held |= json.loads(one.read_text())["scores"] if one.is_file() else {}
     return {name: next(iter(row.values())) for name, row in held.items()}
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 from tests.kit import measured, tiny_sets
 from tests.kit.measured import FAST
 from unicscale.commands.evaluation import evaluate
+from unicscale.contracts import Features
 from unicscale.errors import DataError, RecipeError
 from unicscale.evaluate import suites
-from unicscale.evaluate.metrics.depth import depth_loss
+from unicscale.evaluate.metrics.depth import DepthHead, depth_loss
 from unicscale.evaluate.sets import own
 from unicscale.evaluate.terms import Settings
 
@@ -158,6 +159,34 @@ def test_what_lies_too_far_is_not_learnt(tmp_path):
     far[:, :, 4:] = 80.0
     assert depth_loss(prediction, far, far=10.0) == depth_loss(prediction, near)
     assert depth_loss(prediction, far) > depth_loss(prediction, near)
+
+
+def test_heads_begin_at_the_depths_that_the_maps_hold():
+    head, held = DepthHead(6, 0.001, 10.0), torch.tensor([0.5, 0.5, 1.0, 2.0])
+    features = Features(torch.randn(2, 6), torch.randn(2, 4, 6))
+    assert float(head(features).detach().mean()) == pytest.approx(5, abs=0.01), "all bins alike"
+    head.begin_at(held)
+    torch.testing.assert_close(head(features), torch.full((2, 8, 8), 1.0), atol=0.06, rtol=0)
+
+
+def test_a_head_that_no_constant_would_be_worse_than_is_said(student, tmp_path, capfd):
+    for number in range(4):
+        for folder, held in (
+            ("images", np.zeros((40, 40, 3), np.uint8)),
+            ("depth", np.full((40, 40), 2000, np.uint16)),
+        ):
+            (tmp_path / "rooms" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(held).save(tmp_path / "rooms" / folder / f"{number}.png")
+    evaluate([str(student)], data=tmp_path, suite=["own"], out=tmp_path / "t.json", **FAST)
+    said = capfd.readouterr().err
+    assert (
+        "and whoever says 2 m of every pixel has 0 m: the head has not learnt this set.\n  Give it more --dense-"
+        in said
+    )
+    assert scores(tmp_path / "t.json")["depth:rooms/rmse"]["student"]["value"] < 0.1, "it began there all the same"
+    scenes(tmp_path / "blocks", "depth", range(30))
+    evaluate([str(student)], data=tmp_path, suite=["depth:blocks"], out=tmp_path / "b.json", **FAST)
+    assert "has not learnt" not in capfd.readouterr().err
 
 
 def test_a_user_s_map_of_nyu_s_size_has_no_frame_to_cut_off(student, tmp_path):

@@ -29,6 +29,14 @@ class DepthHead(nn.Module):
         edges = torch.linspace(low, high, bins + 1)
         self.register_buffer("centres", (edges[1:] + edges[:-1]) / 2)
 
+    def begin_at(self, depth: Tensor) -> None:
+        """At what a set's maps hold, (N,), before any image: the loss cares little for scale, which is found late."""
+        bins = self.get_buffer("centres")
+        place = torch.bucketize(depth.to(bins), (bins[1:] + bins[:-1]) / 2)
+        share = torch.bincount(place, minlength=len(bins)) / max(len(depth), 1)
+        with torch.no_grad():
+            self.linear.bias.copy_((share + 1 / len(bins) ** 2).log())  # what no map holds stays possible
+
     def forward(self, features: Features) -> Tensor:  # (B, 4h, 4w)
         patches = as_map(there(features.patches).float())
         summary = there(features.summary).float()[:, :, None, None].expand(-1, -1, *patches.shape[2:])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +22,13 @@ from unicscale.evaluate.metrics.depth import DepthHead, depth_errors, depth_loss
 from unicscale.evaluate.metrics.probe import PAPER, fit
 from unicscale.evaluate.metrics.segment import SegmentHead, check_masks, miou, segment_loss, tally, upsample
 from unicscale.evaluate.score import Score, bootstrap
-from unicscale.evaluate.sets.pairs import Pairs
+from unicscale.evaluate.sets.pairs import Pairs, every_nth
 from unicscale.evaluate.task import Task
 from unicscale.evaluate.tasks.windows import Kind, Stream, load_pair, rounded, slide, widths_of
 from unicscale.evaluate.terms import Settings, Subject
+from unicscale.ranks.terminal import tell
 
+A_FEW = 64  # maps that show what depths a set has
 EIGEN = (slice(45, 471), slice(41, 601))  # NYUd's 480 x 640 images have a white frame: the customary crop
 
 
@@ -110,13 +113,15 @@ class Depth(Dense):
     tokens: tuple[str, ...] = ("summary", "patches")
     low: float = 1e-3
     framed: bool = True  # as NYUd's images are
+    begun: bool = False  # whether heads begin at the depths that the maps hold; the paper's begin at all alike
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         whole = (
             "sliding windows over the width, RMSE averaged over images; what lies too far is neither learnt nor asked"
         )
         return {
-            "head": "batch norm + linear on patches beside CLS, x4 bilinear, softmax over 256 uniform bins",
+            "head": "batch norm + linear on patches beside CLS, x4 bilinear, softmax over 256 uniform bins"
+            + (", beginning at the training maps' own distribution" if self.begun else ""),
             "loss": "scale-invariant log", "nearest": self.low, "size": min(480, settings.dense_size),
             "steps": settings.dense_steps, "batch": PAPER.batch, "lr": settings.dense_lr,
             "test": "sliding windows over the width, Eigen crop at 480 x 640, RMSE averaged over images"
@@ -126,14 +131,21 @@ class Depth(Dense):
 
     def measure(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Score]:
         settings, far = shelf.settings, train.far
-        errors = []
+        usual, errors, blind = float(_depths(train).median()), [], []
         for _, guess, truth in self.guesses(subject, train, test, shelf):
             if self.framed and truth.shape == (480, 640):
                 guess, truth = guess[EIGEN], truth[EIGEN]
             if bool((truth > 0).any()):
                 errors.append(depth_errors(guess, truth))
+                blind.append(depth_errors(torch.full_like(truth, usual), truth)["rmse"])
         if not errors:
             raise DataError(f"{self.name}: no test image has a measured depth up to {far:g} m")
+        if shelf.world.main and (found := mean(one["rmse"] for one in errors)) >= mean(blind):
+            tell(
+                f"{subject.name}: {self.name}: an RMSE of {found:.3g} m, and whoever says {usual:.3g} m of every pixel "
+                f"has {mean(blind):.3g} m: the head has not learnt this set.\n"
+                "  Give it more --dense-steps, or another --dense-lr."
+            )
         for name in errors[0]:
             each = np.array([one[name] for one in errors])
             low, high = bootstrap(
@@ -148,6 +160,8 @@ class Depth(Dense):
         schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
         widths = widths_of(subject, shelf, size)
         head = DepthHead(there(widths.patches), self.low, far, summary=widths.summary).to(shelf.device)
+        if self.begun:
+            head.begin_at(_depths(train))
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), partial(depth_loss, far=far), schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:
             for pair in test:
@@ -156,6 +170,15 @@ class Depth(Dense):
                 guess = upsample(slide(subject, shelf, head, image, size)[None], truth.shape)[0, 0].cpu()
                 yield Guess(image, guess.clamp(self.low, far), torch.where(truth <= far, truth, 0))
                 advance(1)
+
+
+def _depths(train: Pairs) -> Tensor:
+    """Those of a few training maps, (N,)."""
+    maps = [torch.from_numpy(train.read(target)).flatten() for _, target in every_nth(train.files, A_FEW)]
+    depths = torch.cat([depth[(depth > 0) & (depth <= train.far)] for depth in maps])
+    if not len(depths):
+        raise DataError(f"{train.path}: no training image has a measured depth up to {train.far:g} m")
+    return depths
 
 
 def _check_mask(classes: int, path: Path, mask: np.ndarray) -> None:
