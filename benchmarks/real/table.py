@@ -152,7 +152,10 @@ def _spread(axis: Axis, values: list[float], sign: str = "") -> str:
 
 
 def _gain(axis: Axis, found: dict[str, Any]) -> str:
-    ours = mean(one[axis.score]["value"] for one in found["students"]["unic"].values())
+    held = [one[axis.score]["value"] for one in found["students"]["unic"].values() if axis.score in one]
+    if not held:
+        return "-"
+    ours = mean(held)
     theirs = [one[axis.score]["value"] for one in found["teachers"].values()]
     best = max(theirs) if axis.higher_is_better else min(theirs)
     return f"{gain(ours, best, axis.higher_is_better):+.1f} %"
