@@ -54,6 +54,8 @@ def measure(place: Path, label: str, model: str, out: Path, more: list[str], siz
     command = [sys.executable, "-m", "unicscale", "evaluate", f"{label}={model}", "--data", str(place / "sets")]
     tasks = [task for task in (axis.score.partition("/")[0] for axis in AXES)
              if (place / "sets" / task.partition(":")[2]).is_dir()]  # fmt: skip
+    for before in out.with_suffix("").rglob("depth*.json"):  # of when depth had the others' heads
+        before.unlink()
     deep = [task for task in tasks if task.startswith("depth:")]
     for asked, head, file in (([t for t in tasks if t not in deep], HEAD, out), (deep, DEPTH_HEAD, depth_of(out))):
         if not asked:
