@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from unicscale.contracts import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from unicscale.contracts import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, of_unit_pixels
 from unicscale.errors import TeacherError
 
 DEEPEST = 1000  # blocks; a longer stack is a mistake that would take hours to build
@@ -130,9 +130,7 @@ def normalisation(config: str | dict[str, Any], kinds: tuple[str, ...]) -> tuple
     offset = 1.0 if said.get("rescale_offset") else 0.0
     if said.get("include_top") and "image_std" in said:  # EfficientNet's: divided twice
         std = tuple(one * one for one in std)
-    if abs(factor - 1) < 1e-6 and not offset:  # as nearly all are: the numbers themselves, to the last bit
-        return mean, std
-    return tuple((one + offset) / factor for one in mean), tuple(one / factor for one in std)
+    return of_unit_pixels(mean, std, factor, offset)
 
 
 def blue_first(config: str | dict[str, Any], kinds: tuple[str, ...]) -> bool:

@@ -143,6 +143,15 @@ class Moments:
     m2: Tensor  # (D,) float64, sum of squared deviations from `mean`
 
 
+def of_unit_pixels(
+    mean: tuple[float, ...], std: tuple[float, ...], factor: float, offset: float = 0.0
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of pixels in 0..1, where they are stated of `factor` times these, less `offset`."""
+    if abs(factor - 1) < 1e-6 and not offset:  # as nearly all are: the numbers themselves, to the last bit
+        return mean, std
+    return tuple((one + offset) / factor for one in mean), tuple(one / factor for one in std)
+
+
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 or [0, 255] pixels (B, C, H, W) -> float32 in a model's own normalisation."""
     import torch

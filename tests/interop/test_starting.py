@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.kit import places
 from unicscale import load
 from unicscale.engine import build_engine
-from unicscale.errors import RecipeError
+from unicscale.errors import CheckpointError, RecipeError
 from unicscale.interop import native
 from unicscale.interop.opened import Opened
 from unicscale.interop.starting import start_of
@@ -126,6 +126,10 @@ def test_a_folder_of_transformers(tmp_path: Path, kind: str) -> None:
         assert load(tmp_path).mean == (0.5, 0.5, 0.5)
         pixels.write_text(json.dumps({"do_normalize": False}))
         assert load(tmp_path).std == (1.0, 1.0, 1.0)
+    for strange in ({"rescale_factor": None}, {"rescale_factor": 0}, {"image_mean": 0.5}):
+        pixels.write_text(json.dumps(strange))
+        with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: what it says of pixels is no numbers"):
+            said_of(section, str(tmp_path))
 
 
 def test_a_vit_of_transformers_without_a_processors_file_is_said_to_be_taken_as_imagenets(

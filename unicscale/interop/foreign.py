@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor
 
-from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD
+from unicscale.contracts import IMAGENET_MEAN, IMAGENET_STD, of_unit_pixels
 from unicscale.errors import CheckpointError
 from unicscale.interop import hf_names, native
 from unicscale.interop.description import Description
@@ -91,14 +91,14 @@ def colours(path: Path) -> tuple[Colour, Colour] | None:
     if not (file := path / PIXELS).is_file():
         return None
     said = _json(file)
-    factor = 255.0 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
-    if not said.get("do_normalize", True):
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    else:
+    try:
+        factor = 255.0 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
+        if not said.get("do_normalize", True):
+            return of_unit_pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), factor)
         mean, std = _colour(said.get("image_mean"), IMAGENET_MEAN), _colour(said.get("image_std"), IMAGENET_STD)
-    if abs(factor - 1) < 1e-6:  # as nearly all are: the numbers themselves, to the last bit
-        return mean, std
-    return tuple(one / factor for one in mean), tuple(one / factor for one in std)
+        return of_unit_pixels(mean, std, factor)
+    except (TypeError, ValueError, ZeroDivisionError) as problem:
+        raise CheckpointError(f"{file}: what it says of pixels is no numbers ({problem}).") from problem
 
 
 def timm_names(state: Mapping[str, Any]) -> dict[str, Tensor]:

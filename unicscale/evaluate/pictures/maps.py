@@ -39,7 +39,7 @@ def segmentation(root: Path, models: Mapping[str, Subject], shelf: Shelf, count:
 def depth(root: Path, models: Mapping[str, Subject], shelf: Shelf, count: int) -> Sheet:
     """The same with distances."""
     train, test = own.dense("depth", root, "train"), own.dense("depth", root, "test").thinned(count)
-    guesses = _guesses(Depth("depth"), models, train, test, shelf)
+    guesses = _guesses(Depth("depth", own=True), models, train, test, shelf)
     farthest = max(float(one.truth.max()) for one in next(iter(guesses.values())))
 
     def score(one: Guess) -> float:

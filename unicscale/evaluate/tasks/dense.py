@@ -112,8 +112,7 @@ class Depth(Dense):
     needs: tuple[str, ...] = ("nyud",)
     tokens: tuple[str, ...] = ("summary", "patches")
     low: float = 1e-3
-    framed: bool = True  # as NYUd's images are
-    begun: bool = False  # whether heads begin at the depths that the maps hold; the paper's begin at all alike
+    own: bool = False  # no frame is cut off as of NYUd's images, and heads begin at the depths that the maps hold
 
     def protocol(self, settings: Settings) -> dict[str, Any]:
         whole = (
@@ -121,19 +120,19 @@ class Depth(Dense):
         )
         return {
             "head": "batch norm + linear on patches beside CLS, x4 bilinear, softmax over 256 uniform bins"
-            + (", beginning at the training maps' own distribution" if self.begun else ""),
+            + (", beginning at the training maps' own distribution" if self.own else ""),
             "loss": "scale-invariant log", "nearest": self.low, "size": min(480, settings.dense_size),
             "steps": settings.dense_steps, "batch": PAPER.batch, "lr": settings.dense_lr,
-            "test": "sliding windows over the width, Eigen crop at 480 x 640, RMSE averaged over images"
-            if self.framed
-            else whole,
+            "test": whole
+            if self.own
+            else "sliding windows over the width, Eigen crop at 480 x 640, RMSE averaged over images",
         }  # fmt: skip
 
     def measure(self, subject: Subject, train: Pairs, test: Pairs, shelf: Shelf) -> Iterator[Score]:
         settings, far = shelf.settings, train.far
         usual, errors, blind = float(_depths(train).median()), [], []
         for _, guess, truth in self.guesses(subject, train, test, shelf):
-            if self.framed and truth.shape == (480, 640):
+            if not self.own and truth.shape == (480, 640):
                 guess, truth = guess[EIGEN], truth[EIGEN]
             if bool((truth > 0).any()):
                 errors.append(depth_errors(guess, truth))
@@ -160,7 +159,7 @@ class Depth(Dense):
         schedule = PAPER._replace(steps=settings.dense_steps, lr=settings.dense_lr)
         widths = widths_of(subject, shelf, size)
         head = DepthHead(there(widths.patches), self.low, far, summary=widths.summary).to(shelf.device)
-        if self.begun:
+        if self.own:
             head.begin_at(_depths(train))
         fit(head, Stream(subject, shelf, train, kind, size)(schedule), partial(depth_loss, far=far), schedule)
         with progress(f"{subject.name}: {self.name}", len(test), shelf.world, "test images") as advance:

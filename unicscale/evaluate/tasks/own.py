@@ -20,7 +20,7 @@ MAKE: dict[str, tuple[str, Callable[[str, tuple[str, ...]], Task]]] = {
     "knn": ("labelled", Knn),
     "linear": ("labelled", lambda name, needs: Logistic(name, needs, solver="lbfgs")),
     "segment": ("masks", Segment),
-    "depth": ("depth", lambda name, needs: Depth(name, needs, framed=False, begun=True)),
+    "depth": ("depth", lambda name, needs: Depth(name, needs, own=True)),
 }
 
 
