@@ -93,7 +93,7 @@ def train(cohort: Cohort, wanted: Sequence[Student], more: Sequence[str], tell: 
     """All of them to the end; what is there already is not done again.
 
     Two go side by side with a rank each, and one that is left over has two ranks: those that wait for nobody train
-    a fifth more images a second than two ranks of one student do."""
+    between a fifth and three quarters more images a second than two ranks of one student do (docs/real.md)."""
     waiting = [one for one in wanted if not _finished(cohort.folder(*one))]
     at_once = min(2, cores())
     for first in range(0, len(waiting), at_once):
