@@ -139,6 +139,34 @@ def test_depth_is_a_file_of_its_own_and_counts_before_the_other(tmp_path):
     assert table.scores(tmp_path / "own.json") == {"knn:objects": {"value": 50}, "depth:depth/rmse": {"value": 0.4}}
 
 
+def test_the_page_has_the_teachers_beside_a_student_with_the_gain_over_the_better_one_of_all_axes(tmp_path):
+    def one(model: str, size: int, name: str, value: float) -> dict:
+        score = {
+            "name": name,
+            "value": value,
+            "low": value,
+            "high": value,
+            "higher_is_better": not name.endswith("rmse"),
+        }
+        return {"task": name.partition("/")[0], "model": model, "teacher": model != "unic-0", "sha256": model,
+                "protocol": {"size": size}, "data": "sets", "scores": [score]}  # fmt: skip
+
+    files = []
+    for model, size, objects, rmse in (
+        ("unic-0", 112, 55.0, 0.4),
+        ("lite0", 128, 50.0, 0.5),
+        ("dinov2", 112, 40.0, 0.8),
+    ):
+        files.append(tmp_path / f"{model}.json")
+        files[-1].write_text(json.dumps({"results": [one(model, size, "knn:objects", objects)]}))
+        table.depth_of(files[-1]).write_text(json.dumps({"results": [one(model, size, "depth:depth/rmse", rmse)]}))
+    found = table.joined([*files, tmp_path / "not_there.json"])
+    assert list(found["models"]) == ["unic-0", "lite0", "dinov2"] and found["scores"].keys() == found["gains"].keys()
+    assert {name: row["best_teacher"] for name, row in found["gains"].items()} == dict.fromkeys(found["gains"], "lite0")
+    assert found["gains"]["knn:objects"]["gain"]["unic-0"] == pytest.approx(10)
+    assert found["gains"]["depth:depth/rmse"]["gain"]["unic-0"] == pytest.approx(20)
+
+
 def test_a_table_has_the_mean_over_seeds_and_the_gain_over_the_best_teacher(tmp_path):
     def score(value: float) -> dict:
         return {axis.score: {"value": value, "low": value - 1, "high": value + 1} for axis in table.AXES}

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from benchmarks.real import students, teachers
 from unicscale.errors import UserError
+from unicscale.evaluate.results.compare import summary
 from unicscale.evaluate.results.gains import gain
+from unicscale.run.folder import RunFolder, write_whole
 
 HEAD = ["--dense-steps", "120", "--dense-lr", "1e-2"]
 DEPTH_HEAD = ["--dense-steps", "400", "--dense-lr", "3e-3"]  # with the other's steps it does no better than a constant
+TEACHERS = ("lite0", "dinov2")
 VIT, LITE0 = 112, 128  # pixels; the second has a stride of 32, which 112 is no multiple of
 
 
@@ -65,15 +69,30 @@ def measure(place: Path, label: str, model: str, out: Path, more: list[str], siz
             raise MeasureError(f"{label} was not measured (exit code {done.returncode}); the command said why")
 
 
-def depth_of(summary: Path) -> Path:
+def depth_of(file: Path) -> Path:
     """The file of depth beside a summary."""
-    return summary.with_name(f"{summary.stem}_depth.json")
+    return file.with_name(f"{file.stem}_depth.json")
 
 
 def measure_student(cohort: students.Cohort, variant: str, seed: int) -> None:
-    """In its run folder, where `unicscale report` looks."""
-    folder = cohort.folder(variant, seed)
-    measure(cohort.place, folder.name, str(folder), folder / "evaluation" / "own.json", [])
+    """As the teachers are, and with them into its run folder, where `unicscale report` looks."""
+    folder, out = cohort.folder(variant, seed), measured(cohort, variant, seed)
+    measure(cohort.place, folder.name, str(folder), out, [])
+    shown = RunFolder(folder).evaluation / "real.json"
+    shown.parent.mkdir(exist_ok=True)
+    beside = joined([out, *(cohort.place / "evaluation" / f"{name}.json" for name in TEACHERS)])
+    write_whole(shown, json.dumps(beside, indent=1) + "\n")
+
+
+def measured(cohort: students.Cohort, variant: str, seed: int) -> Path:
+    """The summary of one student."""
+    return cohort.home / "evaluation" / f"{cohort.folder(variant, seed).name}.json"
+
+
+def joined(files: Sequence[Path]) -> dict[str, Any]:
+    """One summary of what several say, and of the depth beside each: who is best, and what is gained over teachers."""
+    held = [json.loads(one.read_text()) for file in files for one in (file, depth_of(file)) if one.is_file()]
+    return summary(result for one in held for result in one["results"])
 
 
 def measure_teachers(place: Path) -> None:
@@ -96,12 +115,12 @@ def scores(file: Path) -> dict[str, dict[str, float]]:
 def gathered(cohort: students.Cohort) -> dict[str, Any]:
     """Everything that was measured: teachers, and each student's seeds."""
     found: dict[str, Any] = {"teachers": {}, "students": {}}
-    for name in ("lite0", "dinov2"):
+    for name in TEACHERS:
         if (file := cohort.place / "evaluation" / f"{name}.json").is_file():
             found["teachers"][name] = scores(file)
     for variant in students.VARIANTS:
         for seed in cohort.seeds(variant):
-            if (file := cohort.folder(variant, seed) / "evaluation" / "own.json").is_file():
+            if (file := measured(cohort, variant, seed)).is_file():
                 found["students"].setdefault(variant, {})[str(seed)] = scores(file)
     return found
 
