@@ -78,10 +78,11 @@ IMITATED = "no instructions for {}: torch imitates them, many times slower than 
 @pytest.mark.parametrize("can", [False, True])
 def test_a_precision_that_a_cpu_only_imitates_is_called_slow(monkeypatch: pytest.MonkeyPatch, can: bool) -> None:
     monkeypatch.setattr(device, "computes_bf16", lambda _: can)
+    monkeypatch.setattr(device, "computes_fp16", lambda _: not can)
     assert device.slow_in("fp32", CPU) == device.slow_in("auto", CPU) == ""
-    assert IMITATED.format("fp16") in device.slow_in("fp16", CPU)
+    assert (IMITATED.format("fp16") in device.slow_in("fp16", CPU)) is can
     assert (IMITATED.format("bf16") in device.slow_in("bf16", CPU)) is not can
-    assert device.slow_in("bf16", torch.device("cuda")) == ""
+    assert device.slow_in("bf16", torch.device("cuda")) == device.slow_in("fp16", torch.device("cuda")) == ""
 
 
 def test_a_run_and_an_evaluation_say_it_once(

@@ -96,9 +96,15 @@ def computes_bf16(device: torch.device | str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def computes_fp16(device: torch.device | str) -> bool:
+    """The same of the older half: few CPUs have it, and those that do gain less by it than by bf16."""
+    return torch.device(device).type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+
+
 def slow_in(dtype: str, device: torch.device) -> str:
     """What to say of a precision that a CPU only imitates; empty where it computes in it."""
-    if device.type != "cpu" or dtype in ("auto", "fp32") or (dtype == "bf16" and computes_bf16(device)):
+    computed = {"bf16": computes_bf16, "fp16": computes_fp16}
+    if device.type != "cpu" or dtype not in computed or computed[dtype](device):
         return ""
     return f"this CPU has no instructions for {dtype}: torch imitates them, many times slower than fp32; say fp32"
 
