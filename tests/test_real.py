@@ -141,22 +141,14 @@ def test_depth_is_a_file_of_its_own_and_counts_before_the_other(tmp_path):
 
 def test_the_page_has_the_teachers_beside_a_student_with_the_gain_over_the_better_one_of_all_axes(tmp_path):
     def one(model: str, size: int, name: str, value: float) -> dict:
-        score = {
-            "name": name,
-            "value": value,
-            "low": value,
-            "high": value,
-            "higher_is_better": not name.endswith("rmse"),
-        }
+        held = dict.fromkeys(("value", "low", "high"), value)
+        score = {"name": name, "higher_is_better": not name.endswith("rmse"), **held}
         return {"task": name.partition("/")[0], "model": model, "teacher": model != "unic-0", "sha256": model,
                 "protocol": {"size": size}, "data": "sets", "scores": [score]}  # fmt: skip
 
     files = []
-    for model, size, objects, rmse in (
-        ("unic-0", 112, 55.0, 0.4),
-        ("lite0", 128, 50.0, 0.5),
-        ("dinov2", 112, 40.0, 0.8),
-    ):
+    models = [("unic-0", 112, 55.0, 0.4), ("lite0", 128, 50.0, 0.5), ("dinov2", 112, 40.0, 0.8)]
+    for model, size, objects, rmse in models:
         files.append(tmp_path / f"{model}.json")
         files[-1].write_text(json.dumps({"results": [one(model, size, "knn:objects", objects)]}))
         table.depth_of(files[-1]).write_text(json.dumps({"results": [one(model, size, "depth:depth/rmse", rmse)]}))

@@ -80,7 +80,7 @@ def measure_student(cohort: students.Cohort, variant: str, seed: int) -> None:
     measure(cohort.place, folder.name, str(folder), out, [])
     shown = RunFolder(folder).evaluation / "real.json"
     shown.parent.mkdir(exist_ok=True)
-    beside = joined([out, *(cohort.place / "evaluation" / f"{name}.json" for name in TEACHERS)])
+    beside = joined([out, *(taught(cohort.place, name) for name in TEACHERS)])
     write_whole(shown, json.dumps(beside, indent=1) + "\n")
 
 
@@ -89,26 +89,35 @@ def measured(cohort: students.Cohort, variant: str, seed: int) -> Path:
     return cohort.home / "evaluation" / f"{cohort.folder(variant, seed).name}.json"
 
 
+def taught(place: Path, name: str) -> Path:
+    """The summary of one teacher."""
+    return place / "evaluation" / f"{name}.json"
+
+
 def joined(files: Sequence[Path]) -> dict[str, Any]:
     """One summary of what several say, and of the depth beside each: who is best, and what is gained over teachers."""
-    held = [json.loads(one.read_text()) for file in files for one in (file, depth_of(file)) if one.is_file()]
-    return summary(result for one in held for result in one["results"])
+    return summary(result for file in files for one in both(file) for result in one["results"])
+
+
+def both(file: Path) -> list[dict[str, Any]]:
+    """A summary and that of depth beside it, as far as they are there."""
+    return [json.loads(one.read_text()) for one in (file, depth_of(file)) if one.is_file()]
 
 
 def measure_teachers(place: Path) -> None:
     """Both, with the files that were converted."""
     files = place / "teachers"
     lite0 = ["--weights", f"timm={files / teachers.LITE0}", "--option", "timm.model=tf_efficientnet_lite0"]
-    measure(place, "lite0", "teacher:timm", place / "evaluation" / "lite0.json", lite0, LITE0)
+    measure(place, "lite0", "teacher:timm", taught(place, "lite0"), lite0, LITE0)
     dinov2 = ["--weights", f"dinov2={files / teachers.DINOV2}", "--option", "dinov2.size=small"]
-    measure(place, "dinov2", "teacher:dinov2", place / "evaluation" / "dinov2.json", dinov2)
+    measure(place, "dinov2", "teacher:dinov2", taught(place, "dinov2"), dinov2)
 
 
 def scores(file: Path) -> dict[str, dict[str, float]]:
     """Of one model: value, low and high by the name of the score."""
     held: dict[str, dict[str, Any]] = {}
-    for one in (file, depth_of(file)):
-        held |= json.loads(one.read_text())["scores"] if one.is_file() else {}
+    for one in both(file):
+        held |= one["scores"]
     return {name: next(iter(row.values())) for name, row in held.items()}
 
 
@@ -116,7 +125,7 @@ def gathered(cohort: students.Cohort) -> dict[str, Any]:
     """Everything that was measured: teachers, and each student's seeds."""
     found: dict[str, Any] = {"teachers": {}, "students": {}}
     for name in TEACHERS:
-        if (file := cohort.place / "evaluation" / f"{name}.json").is_file():
+        if (file := taught(cohort.place, name)).is_file():
             found["teachers"][name] = scores(file)
     for variant in students.VARIANTS:
         for seed in cohort.seeds(variant):

@@ -97,8 +97,10 @@ def computes_bf16(device: torch.device | str) -> bool:
 
 
 def computes_fp16(device: torch.device | str) -> bool:
-    """The same of the older half: few CPUs have it, and those that do gain less by it than by bf16."""
-    return torch.device(device).type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    """Whether it has instructions for it; a torch without oneDNN cannot say, and would not use them."""
+    if torch.device(device).type == "cuda":
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported()
 
 
 def slow_in(dtype: str, device: torch.device) -> str:
